@@ -10,17 +10,18 @@ __all__ = ['RULES', 'ACTIONS', 'TASKS', 'KIND_OF', 'VQA', 'POPULAR', 'q_existenc
 # %% ../../nbs/world/13_tasks.ipynb #822039d2
 import numpy as np
 from .scenes import CELLS, COLORS, DIGITS, GLYPHS, HAZARDS, PERSONS, PLACES, SIGNATURE, mk_scene
-from .render import box, render
+from .language import a
+from .render import render
 
 # %% ../../nbs/world/13_tasks.ipynb #1ba28c84
 def _yn(b): return 'yes' if b else 'no'
 def q_existence(s, rng, hard=False):
     "Is there a ...? Half yes; absent nouns are strangers, or (hard) the place's own company."
-    if rng.random() < .5: return f"is there a {str(rng.choice([o.noun for o in s.objects]))}?", 'yes', ('yes', 'no')
+    if rng.random() < .5: return f"is there {a(str(rng.choice([o.noun for o in s.objects])))}?", 'yes', ('yes', 'no')
     have = {o.noun for o in s.objects}
     own = [n for n in PLACES[s.place] if n not in have]
     far = [n for n in GLYPHS if n not in have and n not in PLACES[s.place]]
-    return f'is there a {str(rng.choice(own if hard else far))}?', 'no', ('yes', 'no')
+    return f'is there {a(str(rng.choice(own if hard else far)))}?', 'no', ('yes', 'no')
 
 def q_color(s, rng):
     o = s.objects[rng.integers(len(s.objects))]
@@ -36,18 +37,18 @@ def q_count(s, rng):
 # %% ../../nbs/world/13_tasks.ipynb #097ab081
 def q_relation(s, rng):
     "Is one object left of (or above) another?"
-    a, b = (s.objects[i] for i in rng.choice(len(s.objects), 2, replace=False))
+    x, y = (s.objects[i] for i in rng.choice(len(s.objects), 2, replace=False))
     axis, word = ((lambda o: o.cell % 3), 'left of') if rng.random() < .5 else ((lambda o: o.cell // 3), 'above')
-    if axis(a) == axis(b): return None
-    return f'is the {a.noun} {word} the {b.noun}?', _yn(axis(a) < axis(b)), ('yes', 'no')
+    if axis(x) == axis(y): return None
+    return f'is the {x.noun} {word} the {y.noun}?', _yn(axis(x) < axis(y)), ('yes', 'no')
 
 def q_comparison(s, rng):
     "Which of a small and a large object is larger?"
     sm, lg = [o for o in s.objects if o.small], [o for o in s.objects if not o.small]
     if not sm or not lg: return None
     pair = [str(rng.choice([o.noun for o in v])) for v in (sm, lg)]
-    a, b = (pair[i] for i in rng.permutation(2))
-    return f'which is larger, the {a} or the {b}?', pair[1], tuple(sorted(pair))
+    x, y = (pair[i] for i in rng.permutation(2))
+    return f'which is larger, the {x} or the {y}?', pair[1], tuple(sorted(pair))
 
 # %% ../../nbs/world/13_tasks.ipynb #65dbe070
 def q_read(s, rng):
@@ -131,7 +132,7 @@ def pope_rows(n, start, splits=('random', 'popular', 'adversarial'), style=None)
         s, rng = mk_scene(seed, style=style), np.random.default_rng([seed, 5])
         here = str(rng.choice([o.noun for o in s.objects]))
         for sp in splits:
-            for noun, a in ((here, 'yes'), (_absent(s, sp, rng), 'no')):
-                rows.append(dict(id=f'pope-{sp}-{seed}-{a}', seed=seed, kind='objects', style=s.style, task=sp,
-                                 prompt=f'is there a {noun}?', answer=a, choices=('yes', 'no')))
+            for noun, y in ((here, 'yes'), (_absent(s, sp, rng), 'no')):
+                rows.append(dict(id=f'pope-{sp}-{seed}-{y}', seed=seed, kind='objects', style=s.style, task=sp,
+                                 prompt=f'is there {a(noun)}?', answer=y, choices=('yes', 'no')))
     return rows
