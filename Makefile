@@ -1,0 +1,36 @@
+# make demo: see a model improve itself.   make test: everything that has to hold.
+# All targets work in .venv, which is made once and made again when what it depends on changes.
+SHELL := /bin/bash
+PYTHON ?= python3
+BIN := $(CURDIR)/.venv/bin
+
+export PATH := $(BIN):$(PATH)
+export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
+export OMP_NUM_THREADS ?= 1
+export HF_HUB_OFFLINE ?= 1
+export TOKENIZERS_PARALLELISM ?= false
+
+.PHONY: demo test docs clean venv
+
+venv: .venv/.made
+
+.venv/.made: settings.ini setup.py constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -c constraints.txt -e ".[dev]"
+	touch $@
+
+demo: venv
+	$(BIN)/vlmsi demo
+
+test: venv
+	$(BIN)/nbdev_test --n_workers 2 --timing
+	$(BIN)/pytest -q tests
+
+docs: venv
+	@command -v quarto > /dev/null || { echo 'make docs needs Quarto 1.7 on the PATH: https://quarto.org'; exit 1; }
+	$(BIN)/nbdev_docs --n_workers 2
+
+clean:
+	rm -rf _docs _proc build dist *.egg-info .pytest_cache
+	find . -path ./.venv -prune -o \( -name __pycache__ -o -name .ipynb_checkpoints \) -type d -exec rm -rf {} +
