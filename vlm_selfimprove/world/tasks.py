@@ -10,18 +10,18 @@ __all__ = ['RULES', 'ACTIONS', 'TASKS', 'KIND_OF', 'VQA', 'POPULAR', 'q_existenc
 # %% ../../nbs/world/13_tasks.ipynb #822039d2
 import numpy as np
 from .scenes import CELLS, COLORS, DIGITS, GLYPHS, HAZARDS, PERSONS, PLACES, SIGNATURE, mk_scene
-from .language import a
+from .language import article
 from .render import render
 
 # %% ../../nbs/world/13_tasks.ipynb #1ba28c84
 def _yn(b): return 'yes' if b else 'no'
 def q_existence(s, rng, hard=False):
     "Is there a ...? Half yes; absent nouns are strangers, or (hard) the place's own company."
-    if rng.random() < .5: return f"is there {a(str(rng.choice([o.noun for o in s.objects])))}?", 'yes', ('yes', 'no')
+    if rng.random() < .5: return f"is there {article(str(rng.choice([o.noun for o in s.objects])))}?", 'yes', ('yes', 'no')
     have = {o.noun for o in s.objects}
     own = [n for n in PLACES[s.place] if n not in have]
     far = [n for n in GLYPHS if n not in have and n not in PLACES[s.place]]
-    return f'is there {a(str(rng.choice(own if hard else far)))}?', 'no', ('yes', 'no')
+    return f'is there {article(str(rng.choice(own if hard else far)))}?', 'no', ('yes', 'no')
 
 def q_color(s, rng):
     o = s.objects[rng.integers(len(s.objects))]
@@ -134,5 +134,5 @@ def pope_rows(n, start, splits=('random', 'popular', 'adversarial'), style=None)
         for sp in splits:
             for noun, y in ((here, 'yes'), (_absent(s, sp, rng), 'no')):
                 rows.append(dict(id=f'pope-{sp}-{seed}-{y}', seed=seed, kind='objects', style=s.style, task=sp,
-                                 prompt=f'is there {a(noun)}?', answer=y, choices=('yes', 'no')))
+                                 prompt=f'is there {article(noun)}?', answer=y, choices=('yes', 'no')))
     return rows
