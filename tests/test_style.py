@@ -2,7 +2,7 @@
 import ast, json, re
 import numpy as np
 import pytest
-from conftest import ROOT, notebook, tracked
+from conftest import tracked
 
 DIRECTIVE, EXPORT = re.compile(r'^#\|\s*(.*)$', re.M), re.compile(r'^(export|exports|exporti|exec_doc export)\b')
 MACHINE_PATH = re.compile(r'''(?<![\w./}-])/(home|root|work|tmp)(?=[/\s'"\\)]|$)''')
@@ -106,6 +106,16 @@ def test_no_machine_paths(notebooks):
     found = [f'{n.name}#{c.id}: {m.group()}' for n in notebooks for c in n.cells for t in texts(c)
              if (m := MACHINE_PATH.search(t))]
     assert not found, found
+
+
+def test_import_cells_are_pure(notebooks):
+    "nbdev runs cells with imports when it makes a page, and only those: what else stands in one would run half-blind."
+    def mixed(c):
+        kinds = {type(o) for o in ast.walk(ast.parse(c.source))}
+        return kinds & {ast.Import, ast.ImportFrom} and kinds & {ast.Expr, ast.Assign}
+    found = [f'{n.name}#{c.id}' for n in notebooks if n.module for c in n.cells
+             if c.cell_type == 'code' and not exported(c) and 'nbdev_export()' not in c.source and mixed(c)]
+    assert not found, f'move the imports of these cells to a cell of their own: {found}'
 
 
 def test_general_code_knows_no_model(modules):
