@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (AutoModelForImageTextToText, AutoProcessor, CLIPImageProcessorPil, CLIPVisionConfig,
-    Idefics3Config, Idefics3ForConditionalGeneration, Idefics3ImageProcessorPil, Idefics3Processor, LlamaConfig,
-    LlavaConfig, LlavaForConditionalGeneration, LlavaNextConfig, LlavaNextForConditionalGeneration,
-    LlavaNextImageProcessorPil, LlavaNextProcessor, LlavaProcessor, PreTrainedTokenizerFast)
+    Idefics3Config, Idefics3ForConditionalGeneration, Idefics3ImageProcessorPil, Idefics3Processor,
+    LlamaConfig, LlavaConfig, LlavaForConditionalGeneration, LlavaNextConfig,
+    LlavaNextForConditionalGeneration, LlavaNextImageProcessorPil, LlavaNextProcessor, LlavaProcessor, PreTrainedTokenizerFast)
 from .vlm import VLM
 
 # %% ../../nbs/models/22_tiny.ipynb #099f7724
@@ -32,8 +32,9 @@ def tiny_tokenizer(
     t = Tokenizer(models.BPE())
     t.pre_tokenizer, t.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
     text = ['the cat sat on the red mat near a dog .', 'what is in this image ? describe the image .'] * 4
-    t.train_from_iterator(text, trainers.BpeTrainer(vocab_size=vocab_size, special_tokens=['<pad>', '<s>', '</s>'],
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()), show_progress=False))
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet()) # sorted: its order is not fixed between processes
+    t.train_from_iterator(text, trainers.BpeTrainer(vocab_size=vocab_size, show_progress=False,
+        special_tokens=['<pad>', '<s>', '</s>'], initial_alphabet=alphabet))
     tok = PreTrainedTokenizerFast(tokenizer_object=t, pad_token='<pad>', bos_token='<s>', eos_token='</s>',
         chat_template=TEMPLATE, padding_side='left', model_max_length=2048)
     tok.add_tokens(SPECIAL, special_tokens=True)
@@ -48,12 +49,10 @@ def _text(
         vocab_size=len(tok), pad_token_id=tok.pad_token_id, bos_token_id=tok.bos_token_id,
         eos_token_id=tok.eos_token_id, max_position_embeddings=2048, initializer_range=.2)
 
-def _sizes(
-    **kw, # more settings of the tower
-) -> dict: # sizes of a vision tower: 56 pixels, 16 patches of 14 pixels
+def _sizes() -> dict: # sizes of a vision tower: 56 pixels, 16 patches of 14 pixels
     "What all towers share."
-    return dict(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, image_size=56,
-                patch_size=14, **kw)
+    return dict(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+                image_size=56, patch_size=14)
 
 # %% ../../nbs/models/22_tiny.ipynb #7dbca687
 def _llava(
@@ -75,8 +74,8 @@ def _llava_next(
     grid = [[56, 112], [112, 56], [112, 112]]
     img = LlavaNextImageProcessorPil(size={'shortest_edge': 56}, crop_size={'height': 56, 'width': 56},
         image_grid_pinpoints=grid)
-    proc = LlavaNextProcessor(tokenizer=tok, image_processor=img, patch_size=14, num_additional_image_tokens=1,
-        vision_feature_select_strategy='default', chat_template=TEMPLATE)
+    proc = LlavaNextProcessor(tokenizer=tok, image_processor=img, patch_size=14, chat_template=TEMPLATE,
+        vision_feature_select_strategy='default', num_additional_image_tokens=1)
     cfg = LlavaNextConfig(text_config=_text(tok), vision_config=CLIPVisionConfig(**_sizes()),
         image_token_index=tok.convert_tokens_to_ids('<image>'), image_grid_pinpoints=grid)
     return LlavaNextForConditionalGeneration, cfg, proc
@@ -100,7 +99,7 @@ def tiny_vlm(
     seed:int=0, # of the random weights
 ) -> VLM: # an untrained model in fp32 on the CPU with a working processor
     "A random-weight vision-language model of architecture `arch`."
-    if arch not in ARCHS: raise ValueError(f'no tiny model of architecture {arch!r}; choose one of {list(ARCHS)}')
+    if arch not in ARCHS: raise ValueError(f'no tiny model named {arch!r}; choose from {list(ARCHS)}')
     tok = tiny_tokenizer()
     cls, cfg, proc = ARCHS[arch](tok)
     with torch.random.fork_rng():

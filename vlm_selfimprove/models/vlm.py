@@ -42,7 +42,8 @@ def messages(
     "The row as a conversation."
     content = [dict(type='image') for _ in row['images']] + [dict(type='text', text=row['prompt'])]
     msgs = [dict(role='user', content=content)]
-    return msgs if answer is None else msgs + [dict(role='assistant', content=[dict(type='text', text=answer)])]
+    if answer is None: return msgs
+    return msgs + [dict(role='assistant', content=[dict(type='text', text=answer)])]
 
 # %% ../../nbs/models/20_vlm.ipynb #4811a27f
 def encode(
@@ -52,8 +53,8 @@ def encode(
     "A left-padded batch of prompts, ready to be continued."
     texts = [vlm.processor.apply_chat_template(messages(r), add_generation_prompt=True) for r in rows]
     images = [[im.convert('RGB') for im in r['images']] for r in rows]
-    batch = vlm.processor(text=texts, images=images if any(images) else None, padding=True, return_tensors='pt',
-        add_special_tokens=False) # the template wrote them already
+    batch = vlm.processor(text=texts, images=images if any(images) else None, padding=True,
+        return_tensors='pt', add_special_tokens=False) # the template wrote them already
     batch = {k: v.to(vlm.model.device) for k, v in batch.items() if isinstance(v, torch.Tensor)}
     return {k: v.to(vlm.model.dtype) if k == 'pixel_values' else v for k, v in batch.items()}
 
@@ -114,8 +115,8 @@ def _generate_batch(
     batch = encode(vlm, [r for r in rows for _ in range(n // inner)])
     kw = dict(do_sample=False)
     if temperature > 0:
-        noise = GumbelSampler([row_seed(r['id'], i, seed) for r in rows for i in range(n)], temperature, top_p,
-                              vlm.model.device)
+        seeds = [row_seed(r['id'], i, seed) for r in rows for i in range(n)]
+        noise = GumbelSampler(seeds, temperature, top_p, vlm.model.device)
         kw = dict(do_sample=True, temperature=1., top_k=0, top_p=1., num_return_sequences=inner,
                   logits_processor=LogitsProcessorList([noise]))
     with torch.no_grad(): out = vlm.model.generate(**batch, max_new_tokens=max_new_tokens, num_beams=1, **kw)
@@ -188,9 +189,11 @@ def logprobs(
     out = [None] * len(rows)
     for idx in batches(rows, batch_size):
         comps = [completion_ids(vlm, rows[i], completions[i]) for i in idx]
-        batch, lens = _append(encode(vlm, [rows[i] for i in idx]), comps, vlm.processor.tokenizer.pad_token_id)
+        prompts = encode(vlm, [rows[i] for i in idx])
+        batch, lens = _append(prompts, comps, vlm.processor.tokenizer.pad_token_id)
         keep = batch['input_ids'].shape[1] - min(lens) + 1 # from the token before the first answer
-        with torch.no_grad(): logits = vlm.model(**batch, logits_to_keep=keep, use_cache=False).logits # (B, keep, V)
+        with torch.no_grad(): # (B, keep, V)
+            logits = vlm.model(**batch, logits_to_keep=keep, use_cache=False).logits
         for i, lg, c, l in zip(idx, logits, comps, lens):
             lp = lg[l - min(lens):][:len(c)].float().log_softmax(-1) # (T_i, V)
             out[i] = lp.gather(1, torch.tensor(c, device=lp.device)[:, None])[:, 0].cpu()
@@ -235,10 +238,10 @@ def language_lora_targets(
     base = model.get_base_model() if isinstance(model, PeftModel) else model
     decoder = base.get_decoder()
     prefix = next((n for n, m in base.named_modules() if m is decoder), '')
-    names = [n for n, m in base.named_modules() if n.startswith(prefix + '.') and n.split('.')[-1] in PROJECTIONS
-             and isinstance(m, (torch.nn.Linear, LoraLayer))]
-    if not prefix or not names: raise ValueError(f'{type(base).__name__} has no language model with layers named '
-        f'{", ".join(PROJECTIONS)}: pass the LoRA targets yourself')
+    names = [n for n, m in base.named_modules() if isinstance(m, (torch.nn.Linear, LoraLayer))
+             and n.startswith(prefix + '.') and n.split('.')[-1] in PROJECTIONS]
+    if not prefix or not names: raise ValueError(f'{type(base).__name__}: no language model with layers '
+        f'named {", ".join(PROJECTIONS)} was found, so there is nothing to adapt')
     return names
 
 # %% ../../nbs/models/20_vlm.ipynb #52cd7ee1
@@ -252,8 +255,8 @@ def check_adapter(
     bs = [w for n, w in model.named_parameters() if '.lora_B.' in n]
     used = sum(bool(w.any()) for w in bs)
     if used == 0 or stored > len(bs): raise ValueError(
-        f'adapter {adapter}: {stored} LoRA matrices stored, {len(bs)} modules of the model matched, {used} of them '
-        'non-zero. It was trained on another model or layer naming, or not trained at all: check its '
+        f'adapter {adapter}: {stored} LoRA matrices stored, {len(bs)} modules of the model matched, {used} '
+        'of them non-zero. It was trained on another model or layer naming, or not trained at all: check its '
         'base_model_name_or_path and target_modules in adapter_config.json')
     log.info('adapter %s: %d of %d modules changed', adapter, used, len(bs))
     return used
@@ -264,9 +267,9 @@ def attach(
     adapter:str, # folder written by PEFT
 ) -> VLM: # the same weights, with the adapter in place and trainable
     "Put an adapter on a loaded model; `detach` takes it off again."
-    if isinstance(vlm.model, PeftModel): raise ValueError(f'{vlm.name} carries an adapter already: `detach` it first')
-    if not (Path(adapter)/'adapter_config.json').exists():
-        raise FileNotFoundError(f'{adapter}: no adapter_config.json there; name the folder that save_pretrained wrote')
+    if isinstance(vlm.model, PeftModel): raise ValueError(f'{vlm.name} has an adapter: `detach` it first')
+    if not (Path(adapter)/'adapter_config.json').exists(): raise FileNotFoundError(
+        f'{adapter}: no adapter_config.json there; name the folder that save_pretrained wrote')
     model = PeftModel.from_pretrained(vlm.model, str(adapter), is_trainable=True)
     try: check_adapter(model, adapter)
     except ValueError: model.unload(); raise
