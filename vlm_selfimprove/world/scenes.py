@@ -100,7 +100,8 @@ def mk_scene(seed, kind='objects', style=None):
     if kind not in ('objects', 'situation', 'digits', 'chart'):
         raise ValueError(f"kind {kind!r}: use 'objects', 'situation', 'digits' or 'chart'")
     rng = np.random.default_rng([seed, crc32(kind.encode())])
-    style = style or str(rng.choice(STYLES))
+    drawn = str(rng.choice(STYLES))  # drawn in any case: a style changes the look of a scene, never its content
+    style = style or drawn
     if kind == 'chart':
         cols = rng.choice(list(COLORS), 3, replace=False)
         objs = [_place('bar', 6 + i, rng, str(c), int(rng.integers(1, 7))) for i, c in enumerate(cols)]
