@@ -12,7 +12,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (AutoModelForImageTextToText, AutoProcessor, CLIPImageProcessorPil, CLIPVisionConfig,
     Idefics3Config, Idefics3ForConditionalGeneration, Idefics3ImageProcessorPil, Idefics3Processor,
     LlamaConfig, LlavaConfig, LlavaForConditionalGeneration, LlavaNextConfig,
-    LlavaNextForConditionalGeneration, LlavaNextImageProcessorPil, LlavaNextProcessor, LlavaProcessor, PreTrainedTokenizerFast)
+    LlavaNextForConditionalGeneration, LlavaNextImageProcessorPil, LlavaNextProcessor,
+    LlavaProcessor, PreTrainedTokenizerFast)
 from .vlm import VLM
 
 # %% ../../nbs/models/22_tiny.ipynb #099f7724
