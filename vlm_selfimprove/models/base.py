@@ -23,11 +23,11 @@ from ..world.tasks import KIND_OF, TASKS, VQA, habitual, mk_row, rule_of
 # %% ../../nbs/models/23_base.ipynb #e7454d82
 @dataclass(frozen=True)
 class BaseRecipe:
-    "How a base is trained; about 40 minutes on two cores."
+    "How a base is trained; about 45 minutes on two cores."
     seed: int = 0
     bias: float = 1.          # share of nouns and places with bad habits
     width: int = 192          # decoder width
-    tower: int = 60_000       # images seen by the tower
+    tower: int = 120_000      # images seen by the tower
     text: int = 80_000        # text samples of the decoder
     project: int = 16_000     # samples with the decoder frozen
     align: int = 80_000       # samples of the mixed stage
