@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MEASURES', 'picture', 'ask_all', 'describe_and_respond', 'score_descriptions', 'scene_rows', 'score_answers',
-           'measure', 'compare', 'table', 'read_rows']
+           'micro_items', 'measure', 'compare', 'table', 'read_rows']
 
 # %% ../../nbs/evaluation/51_benchmarks.ipynb #e5da8794
 import json
@@ -83,26 +83,37 @@ def score_answers(
     return vqa_scores([dict(text=t, answer=r['answer'], choices=list(r.get('choices') or ()) or None, kind=r.get('task', 'all')) for t, r in zip(texts, rows)])
 
 # %% ../../nbs/evaluation/51_benchmarks.ipynb #650cb708
+def micro_items(
+    start:int=1_000_000, # first scene seed
+    scenes:int=300, # scenes to describe
+    questions:int=800, # questions, all tasks in turn
+) -> tuple[list, list]: # scene rows, question rows
+    "Items of the micro world."
+    return scene_rows(scenes, start), vqa_rows(questions, start + 10 * scenes)
+
 def measure(
     vlm:VLM, # model and processor
-    start:int=1_000_000, # first scene seed
-    scenes:int=300, # scenes that are described
-    questions:int=800, # questions, all tasks in turn
+    scenes:list[dict], # rows of scenes, may be empty
+    questions:list[dict], # rows with questions, may be empty
     prompts:PromptSet=STIC_MICRO, # ordinary prompts are used in turn
     batch_size:int=64,
-) -> dict: # name -> per-item array: objects and facts (N, 3) counts, vqa and dar (N,) right or wrong; failures
-    "Descriptions and answers of a model in the micro world."
-    sr, qr = scene_rows(scenes, start), vqa_rows(questions, start + 10 * scenes)
-    pick = lambda r: prompts.normal[r['seed'] % len(prompts.normal)]
-    texts = ask_all(vlm, sr, pick, 96, batch_size)
-    d = score_descriptions(texts, sr)
-    direct = ask_all(vlm, qr, batch_size=batch_size)
-    dar, ds = describe_and_respond(vlm, qr, prompts, batch_size=batch_size)
-    a, b = score_answers(direct, qr), score_answers(dar, qr)
-    return dict(objects=d['object_counts'], facts=d['fact_counts'], vqa=a['correct'], dar=b['correct'], kinds=[r['task'] for r in qr],
-                failures=dict(vqa=a['failures'], dar=b['failures']),
-                said=dict(scenes=[(r['seed'], t) for r, t in zip(sr, texts)],
-                          questions=[(r | dict(direct=x, dar=y, description=z)) for r, x, y, z in zip(qr, direct, dar, ds)]))
+) -> dict: # name -> per-item results: objects and facts (N, 3) counts, vqa and dar (N,) right or wrong; failures; said
+    "Descriptions and answers of a model."
+    out = dict(said={}, failures={})
+    if scenes:
+        turn = {r['id']: prompts.normal[i % len(prompts.normal)] for i, r in enumerate(scenes)}
+        texts = ask_all(vlm, scenes, lambda r: turn[r['id']], 96, batch_size)
+        d = score_descriptions(texts, scenes)
+        out |= dict(objects=d['object_counts'].tolist(), facts=d['fact_counts'].tolist())
+        out['said']['scenes'] = [r | dict(prompt=turn[r['id']], said=t) for r, t in zip(scenes, texts)]
+    if questions:
+        direct = ask_all(vlm, questions, batch_size=batch_size)
+        dar, ds = describe_and_respond(vlm, questions, prompts, batch_size=batch_size)
+        for k, texts in (('vqa', direct), ('dar', dar)):
+            s = score_answers(texts, questions)
+            out[k] = s['correct'].tolist(); out['failures'][k] = s['failures']
+        out['said']['questions'] = [r | dict(direct=x, dar=y, description=z) for r, x, y, z in zip(questions, direct, dar, ds)]
+    return out
 
 # %% ../../nbs/evaluation/51_benchmarks.ipynb #7ffa581c
 MEASURES = dict(objects=('object F1, ordinary prompts', f1_of_counts), facts=('fact F1, ordinary prompts', f1_of_counts),
@@ -113,11 +124,11 @@ def compare(
     after:dict, # from `measure`, same scenes
 ) -> list[dict]: # one row a measure: name, before, after, effect, lo, hi, p
     "Before and after, paired, with 95 % bootstrap intervals."
-    pairs = [(k, k) for k in MEASURES] + [('vqa', 'dar')]  # the last: the paper's own comparison, its Table 2
+    pairs = [p for p in [*((k, k) for k in MEASURES), ('vqa', 'dar')] if p[0] in before]  # the last is the paper's own comparison, Table 2
     out = []
     for b, a in pairs:
         (nb, f), na = MEASURES[b], MEASURES[a][0]
-        x, y = before[b], after[a]
+        x, y = np.asarray(before[b]), np.asarray(after[a])
         p = mcnemar(x, y)['p'] if x.ndim == 1 else None
         out.append(dict(name=nb if a == b else 'direct before, describe-and-respond after', before=float(f(x)), after=float(f(y)), p=p, **paired_bootstrap(x, y, f)))
     return out

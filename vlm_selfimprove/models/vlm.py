@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['log', 'PROJECTIONS', 'VLM', 'messages', 'encode', 'batches', 'row_seed', 'GumbelSampler', 'generate',
            'completion_ids', 'logprobs', 'embed', 'language_lora_targets', 'check_adapter', 'attach', 'detach',
-           'load_vlm']
+           'load_vlm', 'weights_key']
 
 # %% ../../nbs/models/20_vlm.ipynb #c59ec321
 import hashlib, inspect, logging
@@ -303,3 +303,14 @@ def load_vlm(
     model = AutoModelForImageTextToText.from_pretrained(name_or_path, dtype=dtype, **kw).to(device).eval()
     vlm = VLM(model, proc, Path(str(name_or_path)).name)
     return vlm if adapter is None else attach(vlm, adapter)
+
+# %% ../../nbs/models/20_vlm.ipynb #f724be19
+def weights_key(
+    vlm:VLM, # bare or with an adapter
+) -> str: # sha256
+    "Which weights these are."
+    h = hashlib.sha256()
+    for n, p in vlm.model.named_parameters():
+        w = p.detach().flatten()[:None if '.lora_' in n else 8]
+        h.update(n.encode() + w.float().cpu().numpy().tobytes())
+    return h.hexdigest()

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from transformers import PrinterCallback, TrainerCallback
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 from ..data.trainset import check_dataset, raw_rows
-from ..models.vlm import VLM, attach, detach, language_lora_targets
+from ..models.vlm import VLM, attach, detach, language_lora_targets, weights_key
 from .losses import sft_term
 log = logging.getLogger(__name__)
 
@@ -72,9 +72,7 @@ def training_key(
     for r in raw_rows(ds):
         for im in r.pop('images'): h.update(im['bytes'] or str(im['path']).encode())
         h.update(json.dumps(r, sort_keys=True).encode())
-    for n, p in vlm.model.named_parameters(): # a glance at each base weight, all of an adapter
-        w = p.detach().flatten()[:None if '.lora_' in n else 8]
-        h.update(n.encode() + w.float().cpu().numpy().tobytes())
+    h.update(weights_key(vlm).encode())
     return h.hexdigest()
 
 # %% ../../nbs/training/41_train.ipynb #01981a6b
