@@ -7,7 +7,7 @@ from conftest import tracked
 DIRECTIVE, EXPORT = re.compile(r'^#\|\s*(.*)$', re.M), re.compile(r'^(export|exports|exporti|exec_doc export)\b')
 MACHINE_PATH = re.compile(r'''(?<![\w./}-])/(home|root|work|tmp)(?=[/\s'"\\)]|$)''')
 # Code between loading a model and reporting on it must not know which model it was given.
-MODEL_WORDS = re.compile(r'llava|idefics|qwen|internvl|paligemma|blip|vicuna|mistral|smolvlm|<image>|is_micro', re.I)
+MODEL_WORDS = re.compile(r'llava|idefics|qwen|internvl|paligemma|blip|vicuna|mistral|smolvlm|is_micro', re.I)
 GENERAL = 'data', 'training', 'evaluation', 'methods'
 
 
