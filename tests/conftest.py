@@ -46,3 +46,19 @@ def clone(tmp_path_factory):
     d = tmp_path_factory.mktemp('clone')/'repo'
     sh('git', 'clone', '--quiet', '--local', ROOT, d, cwd=ROOT)
     return d
+
+
+@pytest.fixture(scope='session')
+def micro():
+    "The shipped micro model's folder. VLMSI_TEST_MICRO names another one, for work on the base itself."
+    from vlm_selfimprove.models.micro import micro_path
+    return os.environ.get('VLMSI_TEST_MICRO') or str(micro_path())
+
+
+@pytest.fixture(scope='session')
+def photos():
+    "Photographs that come with scikit-image and scikit-learn: colour, gray and transparent; wide, square and tall."
+    import skimage, sklearn
+    a, b = Path(skimage.__file__).parent/'data', Path(sklearn.__file__).parent/'datasets/images'
+    return [*(a/f for f in ('astronaut.png', 'chelsea.png', 'camera.png', 'horse.png', 'cell.png', 'page.png', 'retina.jpg',
+            'motorcycle_left.png')), b/'china.jpg', b/'flower.jpg']
