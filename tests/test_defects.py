@@ -62,7 +62,7 @@ def test_rejected_texts_become_less_likely(vlm, pairs, tmp_path, monkeypatch):
     "Preference training lowers the rejected texts themselves; the public numbers raise them."
     assert rejected_change(vlm, pairs, tmp_path/'ours') < -1
     monkeypatch.setattr(dpo_trainer, 'add_fused_lm_head', public_head(dpo_trainer.add_fused_lm_head))
-    assert rejected_change(vlm, pairs, tmp_path/'public') > 1
+    assert rejected_change(vlm, pairs, tmp_path/'public') > 0
 
 
 # 2: the public code notes that an image was corrupted, and shows the clean one

@@ -1,0 +1,29 @@
+"`vlmsi` in a process of its own, killed at a chosen write; imported by forked children, so it imports little itself."
+import os, signal, sys, threading
+
+
+def watch(folder, note, last, delay):
+    "Write down each file written or moved in `folder`; `delay` seconds after the `last`-th such event, SIGKILL."
+    fd, n = os.open(note, os.O_WRONLY | os.O_CREAT | os.O_APPEND), 0
+    def hook(event, args):
+        nonlocal n
+        if event == 'open': path, written = str(args[0]), isinstance(args[1], str) and set(args[1]) & set('wax+')
+        elif event == 'os.rename': path, written = str(args[1]), True
+        else: return
+        # every start writes these two; they are no progress
+        if not written or not path.startswith(folder) or path.endswith(('log.jsonl', 'recipe.yaml')): return
+        n += 1
+        os.write(fd, f'{event} {path[len(folder) + 1:]}\n'.encode())
+        if n == last: threading.Timer(delay, os.kill, (os.getpid(), signal.SIGKILL)).start()
+    sys.addaudithook(hook)  # stays for good: the process has only this one job
+
+
+def work(argv, folder, note, last=0, delay=0.):
+    "Run the command; what it prints goes to `note`.txt."
+    import torch
+    from vlm_selfimprove.app.cli import main
+    torch.set_num_threads(1)
+    out = os.open(f'{note}.txt', os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    for fd in (1, 2): os.dup2(out, fd)
+    watch(folder, note, last, delay)
+    sys.exit(main(argv))

@@ -1,0 +1,177 @@
+"The main job under SIGKILL, twice the same, on files nobody would call images, and on ordinary photographs."
+import json, multiprocessing, os, random, shutil, signal, struct, zipfile, zlib
+from pathlib import Path
+from types import SimpleNamespace
+import numpy as np, pytest
+from PIL import Image
+from safetensors.numpy import load_file
+from killed import work
+from vlm_selfimprove.app.cli import micro_images
+from vlm_selfimprove.data.images import REASONS
+from vlm_selfimprove.data.records import read_parquet
+
+# children are forked from a server that has imported everything: an attempt costs no import time
+fork = multiprocessing.get_context('forkserver')
+fork.set_forkserver_preload(['vlm_selfimprove.app.cli', 'vlm_selfimprove.app.run'])
+SMALL = 'gen_batch=4 batch=4 micro_batch=4 lora_r=4 lora_alpha=8 batch2=4 save_steps=2'.split()
+KILLS = 10
+
+
+def run(argv, out, last=0, delay=0.):
+    "Exit status of a `vlmsi stic`, negative for a signal."
+    p = fork.Process(target=work, args=([*map(str, argv), '--out', str(out)], str(out), f'{out}.events', last, delay))
+    p.start()
+    p.join(300)
+    return p.exitcode
+
+
+def said(out): return Path(f'{out}.events.txt').read_text()[-3000:]
+
+
+def events(out): return Path(f'{out}.events').read_text().splitlines()
+
+
+@pytest.fixture(scope='module')
+def command(tmp_path_factory, micro):
+    "24 images, 32 instruction rows and six questions: both stages and both measurements, in about a hundred writes."
+    d = tmp_path_factory.mktemp('data')
+    micro_images(d, 24, rows=32)
+    lines = (d/'instructions.jsonl').read_text().splitlines()
+    (d/'questions.jsonl').write_text('\n'.join(lines[:6]) + '\n')
+    return ['stic', '--images', d/'images', '--model', micro, '--instructions', d/'instructions.jsonl',
+            '--evaluation', d/'questions.jsonl', '--set', *SMALL]
+
+
+@pytest.fixture(scope='module')
+def unharmed(command, tmp_path_factory):
+    "The run that nothing happened to."
+    out = tmp_path_factory.mktemp('unharmed')/'run'
+    assert run(command, out) == 0, said(out)
+    return out
+
+
+def read(out):
+    "What has to be the same: bytes of the data, their hashes, adapter, losses, measurements."
+    load = lambda f: json.loads((out/f).read_text())
+    return SimpleNamespace(
+        data={f'{s}/{f}': (out/s/f).read_bytes() for s in ('images', 'pairs', 'infused') for f in ('data.parquet', 'manifest.json')},
+        hashes=[load(f'{s}/manifest.json')['data_sha256'] for s in ('images', 'pairs', 'infused')],
+        adapter=load_file(out/'adapter/adapter_model.safetensors'),
+        losses=[[h['loss'] for h in load(f'{s}/training.json')['history']] for s in ('stage1', 'stage2')],
+        results={k: v for k, v in load('results.json').items() if k in ('table', 'counts', 'rejects', 'skipped', 'failures', 'recipe')})
+
+
+def test_killed_ten_times(command, unharmed, tmp_path, capsys):
+    "SIGKILL at ten random moments and a start after each: the data are the same to the byte, the adapter to 1e-6."
+    rng, out, n = random.Random(0), tmp_path/'run', len(events(unharmed))
+    stops = [max(1, int(n * .95 * (i + rng.random()) / KILLS)) for i in range(KILLS)]  # one in each tenth
+    codes, where = [], []
+    for stop in stops:  # writes of all starts together, so a start always gets as far as the next moment
+        before = len(events(out)) if where else 0
+        codes.append(run(command, out, max(1, stop - before), rng.uniform(0, .05)))
+        where.append(events(out)[-1])
+    assert codes == [-signal.SIGKILL] * KILLS, (codes, said(out))
+    assert run(command, out) == 0, said(out)
+    a, b = read(unharmed), read(out)
+    assert b.data == a.data and b.hashes == a.hashes and b.results == a.results
+    assert a.adapter.keys() == b.adapter.keys() and [len(x) for x in a.losses] == [len(x) for x in b.losses]
+    gap = max(np.abs(a.adapter[k] - b.adapter[k]).max() for k in a.adapter)
+    with capsys.disabled(): print(f'\n  killed after {stops} of {n} writes, at {where}; adapters differ by {gap:.1e}')
+    assert gap <= 1e-6
+
+
+def test_same_command_same_bytes(command, unharmed, tmp_path):
+    "The same command and seed in a fresh folder: the same bytes, the adapter's included."
+    out = tmp_path/'run'
+    assert run(command, out) == 0, said(out)
+    assert read(out).data == read(unharmed).data and read(out).losses == read(unharmed).losses
+    f = 'adapter/adapter_model.safetensors'
+    assert (out/f).read_bytes() == (unharmed/f).read_bytes()
+
+
+def png(w, h, pixels=b''):
+    "A PNG that declares any size."
+    chunk = lambda k, d: struct.pack('>I', len(d)) + k + d + struct.pack('>I', zlib.crc32(k + d))
+    return (b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', struct.pack('>IIBBBBB', w, h, 8, 2, 0, 0, 0)) + chunk(b'IDAT', zlib.compress(pixels))
+            + chunk(b'IEND', b''))
+
+
+def unusable(d, photo):
+    "Files that are no images, or no longer; name -> reason that must be given."
+    rng, whole = np.random.default_rng(0), (d/'whole.png')
+    photo.save(whole); photo.save(d/'truncated.jpg')
+    data = whole.read_bytes(); whole.unlink()
+    (d/'truncated.jpg').write_bytes((d/'truncated.jpg').read_bytes()[:2000])
+    k = len(data) // 2
+    (d/'half.png').write_bytes(data[:k])
+    (d/'flipped.png').write_bytes(data[:k] + bytes(255 - x for x in data[k:k + 300]) + data[k + 300:])
+    (d/'bomb.png').write_bytes(png(60_000, 60_000))
+    for f in ('empty.jpg', 'zero.webp'): (d/f).touch()
+    (d/'text.png').write_text('this is no image')
+    (d/'error.jpg').write_text('<!doctype html><title>404</title>')
+    (d/'random.jpg').write_bytes(rng.bytes(5000))
+    (d/'vector.png').write_text('<svg xmlns="http://www.w3.org/2000/svg"/>')
+    (d/'drawing.svg').write_text('<svg xmlns="http://www.w3.org/2000/svg"/>')
+    (d/'paper.pdf').write_bytes(b'%PDF-1.7\n%%EOF')
+    with zipfile.ZipFile(d/'archive.png', 'w') as z: z.writestr('a', 'b')
+    photo.save(d/'._shadow.jpg')
+    (d/'Thumbs.db').write_bytes(rng.bytes(100))
+    (d/'broken.png').symlink_to('nowhere.png')
+    (d/'loop.png').symlink_to('loop.png')
+    os.mkfifo(d/'pipe.png')
+    (d/'folder.png').mkdir()  # not a file: looked into, not reported
+    no = 'not an image'
+    return {'truncated.jpg': 'truncated', 'half.png': 'truncated', 'flipped.png': 'damaged', 'bomb.png': 'decompression bomb', 'empty.jpg': 'empty',
+            'zero.webp': 'empty', 'text.png': no, 'error.jpg': no, 'random.jpg': no, 'vector.png': no, 'drawing.svg': no, 'paper.pdf': no,
+            'archive.png': no, '._shadow.jpg': 'hidden file', 'Thumbs.db': no, 'broken.png': 'unreadable', 'loop.png': 'unreadable', 'pipe.png': no}
+
+
+def unusual(d, photo):
+    "Images that must be converted, or are of a strange shape or name; their names."
+    gray = photo.convert('L')
+    photo.convert('CMYK').save(d/'cmyk.jpg')
+    Image.fromarray(np.asarray(gray).astype(np.uint16) * 257).save(d/'deep.png')
+    Image.fromarray(np.asarray(gray).astype(np.float32) / 255).save(d/'float.tif')
+    photo.quantize(16).save(d/'palette.png', transparency=3)
+    Image.merge('LA', (gray, gray)).save(d/'gray_alpha.png')
+    gray.convert('1').save(d/'bits.bmp')
+    photo.save(d/'moving.gif', save_all=True, append_images=[photo.rotate(90)])
+    exif = Image.Exif(); exif[0x0112] = 6
+    photo.save(d/'rotated.jpg', exif=exif)
+    photo.save(d/'jpeg_in_truth.png', 'JPEG')
+    photo.save(d/'no_suffix', 'PNG')
+    photo.save(d/'größe 图 <b>&.webp')
+    for w, h in ((1, 1), (1, 5000), (5000, 1), (3, 3), (40, 3)): photo.resize((w, h)).save(d/f'{w}x{h}.png')
+    return {'cmyk.jpg', 'deep.png', 'float.tif', 'palette.png', 'gray_alpha.png', 'bits.bmp', 'moving.gif', 'rotated.jpg', 'jpeg_in_truth.png',
+            'no_suffix', 'größe 图 <b>&.webp', '1x1.png', '1x5000.png', '5000x1.png', '3x3.png', '40x3.png'}
+
+
+def test_hostile_folder(photos, micro, tmp_path):
+    "Exit status 0; each unusable file is named with its reason; each convertible one is asked about."
+    d, out = tmp_path/'images', tmp_path/'run'
+    d.mkdir()
+    photo = Image.open(photos[0]).convert('RGB').resize((120, 90))
+    bad, good = unusable(d, photo), unusual(d, photo)
+    for i, p in enumerate(photos[:4]): shutil.copy(p, d); good.add(p.name)
+    assert len(bad) + len(good) >= 34
+    assert run(['stic', '--images', d, '--model', micro, '--set', *SMALL], out) == 0, said(out)
+    res = json.loads((out/'results.json').read_text())
+    assert {r['id']: r['reason'] for r in res['rejects'] if r['stage'] == 'images'} == bad
+    assert set(bad.values()) == REASONS.keys()
+    used = {r['id'] for r in read_parquet(out/'images/data.parquet')}
+    assert used == good and res['counts']['images']['good'] == len(good)
+    refused = {r['id'] for r in res['rejects'] if r['stage'] == 'pairs'}  # of the model's answers, not of the image
+    assert {r['id'] for r in read_parquet(out/'pairs/data.parquet')} | refused == good
+
+
+def test_ordinary_photographs(photos, micro, tmp_path):
+    "Photographs as they come, of 640 x 427 to 1411 x 1411 pixels, colour, gray and transparent, beside a text file."
+    d, out = tmp_path/'images', tmp_path/'run'
+    d.mkdir()
+    for p in photos: shutil.copy(p, d)
+    (d/'README.txt').write_text('from a holiday')
+    assert run(['stic', '--images', d, '--model', micro, '--set', *SMALL], out) == 0, said(out)
+    res = json.loads((out/'results.json').read_text())
+    assert [r['id'] for r in res['rejects'] if r['stage'] == 'images'] == ['README.txt']
+    assert res['counts']['images']['good'] == len(photos) and res['counts']['pairs']['total'] > len(photos) // 2
+    assert (out/'adapter/adapter_model.safetensors').exists() and (out/'report.html').exists()
