@@ -116,12 +116,13 @@ def unusable(d, photo):
     with zipfile.ZipFile(d/'archive.png', 'w') as z: z.writestr('a', 'b')
     photo.save(d/'._shadow.jpg')
     (d/'Thumbs.db').write_bytes(rng.bytes(100))
+    photo.resize((1, 30_000)).save(d/'strip.png')  # scaled to its short side it would fill the memory
     (d/'broken.png').symlink_to('nowhere.png')
     (d/'loop.png').symlink_to('loop.png')
     os.mkfifo(d/'pipe.png')
     (d/'folder.png').mkdir()  # not a file: looked into, not reported
     no = 'not an image'
-    return {'truncated.jpg': 'truncated', 'half.png': 'truncated', 'flipped.png': 'damaged', 'bomb.png': 'decompression bomb', 'empty.jpg': 'empty',
+    return {'truncated.jpg': 'truncated', 'half.png': 'truncated', 'flipped.png': 'damaged', 'bomb.png': 'decompression bomb', 'strip.png': 'too thin', 'empty.jpg': 'empty',
             'zero.webp': 'empty', 'text.png': no, 'error.jpg': no, 'random.jpg': no, 'vector.png': no, 'drawing.svg': no, 'paper.pdf': no,
             'archive.png': no, '._shadow.jpg': 'hidden file', 'Thumbs.db': no, 'broken.png': 'unreadable', 'loop.png': 'unreadable', 'pipe.png': no}
 
@@ -141,9 +142,9 @@ def unusual(d, photo):
     photo.save(d/'jpeg_in_truth.png', 'JPEG')
     photo.save(d/'no_suffix', 'PNG')
     photo.save(d/'größe 图 <b>&.webp')
-    for w, h in ((1, 1), (1, 5000), (5000, 1), (3, 3), (40, 3)): photo.resize((w, h)).save(d/f'{w}x{h}.png')
+    for w, h in ((1, 1), (1, 150), (150, 1), (3, 3), (40, 3)): photo.resize((w, h)).save(d/f'{w}x{h}.png')
     return {'cmyk.jpg', 'deep.png', 'float.tif', 'palette.png', 'gray_alpha.png', 'bits.bmp', 'moving.gif', 'rotated.jpg', 'jpeg_in_truth.png',
-            'no_suffix', 'größe 图 <b>&.webp', '1x1.png', '1x5000.png', '5000x1.png', '3x3.png', '40x3.png'}
+            'no_suffix', 'größe 图 <b>&.webp', '1x1.png', '1x150.png', '150x1.png', '3x3.png', '40x3.png'}
 
 
 def test_hostile_folder(photos, micro, tmp_path):

@@ -51,7 +51,7 @@ def mk_config(tok, width=192, depth=4):
     vision = CLIPVisionConfig(hidden_size=vw, intermediate_size=4 * vw, num_hidden_layers=depth, num_attention_heads=4,
                               image_size=72, patch_size=12, projection_dim=vw)
     text = LlamaConfig(hidden_size=width, intermediate_size=width * 8 // 3, num_hidden_layers=depth, num_attention_heads=6,
-                       num_key_value_heads=6, vocab_size=len(tok), max_position_embeddings=512, tie_word_embeddings=True,
+                       num_key_value_heads=6, vocab_size=len(tok), max_position_embeddings=512, tie_word_embeddings=True, initializer_range=width ** -.5,
                        pad_token_id=tok.pad_token_id, bos_token_id=tok.bos_token_id, eos_token_id=tok.eos_token_id)
     return LlavaConfig(vision_config=vision, text_config=text, vision_feature_layer=-1, tie_word_embeddings=True,
                        vision_feature_select_strategy='default', image_seq_length=36,
