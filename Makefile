@@ -10,7 +10,7 @@ export OMP_NUM_THREADS ?= 1
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo test docs clean venv
+.PHONY: demo test docs readme clean venv
 
 venv: .venv/.made
 
@@ -26,6 +26,9 @@ demo: venv
 test: venv
 	$(BIN)/nbdev_test --n_workers 2 --timing
 	$(BIN)/pytest -q tests
+
+readme: venv
+	$(BIN)/python tests/readme.py
 
 docs: venv
 	@command -v quarto > /dev/null || { echo 'make docs needs Quarto 1.7 on the PATH: https://quarto.org'; exit 1; }

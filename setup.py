@@ -11,6 +11,6 @@ setup(name=c['lib_name'], version=c['version'], description=c['description'], ke
       long_description_content_type='text/markdown', license='Apache-2.0', author=c['author'],
       author_email=c['author_email'], url=c['git_url'], python_requires=f">={c['min_python']}",
       packages=find_packages(include=[c['lib_path'], f"{c['lib_path']}.*"]), include_package_data=True,
-      package_data={c['lib_path']: ['weights/*/*', 'data_files/*']}, install_requires=c['requirements'].split(),
+      package_data={c['lib_path']: ['weights/*', 'weights/*/*']}, install_requires=c['requirements'].split(),
       extras_require=dict(dev=c['dev_requirements'].split()),
       entry_points=dict(console_scripts=c['console_scripts'].split('\n')), zip_safe=False)

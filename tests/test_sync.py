@@ -2,6 +2,7 @@
 import sys
 from collections import Counter
 from conftest import ROOT, sh, tracked
+from readme import readme
 
 
 def test_clean_and_export_change_nothing(clone):
@@ -31,3 +32,7 @@ def test_numbers(notebooks):
     assert all(k[:2].isdigit() and k[2] == '_' and v == 1 for k, v in nums.items()), nums
     assert not [n.name for n in notebooks if not n.module and stem(n)[0].isdigit()]
     assert not [n.name for n in notebooks if any(p[0].isdigit() for p in n.name.split('/')[:-1])]
+
+
+def test_readme_is_the_index():
+    assert (ROOT/'README.md').read_text(encoding='utf-8') == readme(), 'run make readme, then commit'
