@@ -116,7 +116,7 @@ def reproduce(
     name:str, # which result: stic.main, the main job's claims
     model:str='micro', # path of a base, or 'micro'
     label:str='shipped', # what the base is called in the results
-    start:int=1_000_000, # first scene seed of the evaluation
+    start:int=2_000_000, # first scene seed of the evaluation
     out:str='runs/reproduce', # run folders; an interrupted call goes on there
     results:str='', # folder of the result files; default OUT/results
     smoke:bool=False, # the smallest settings, to see that it runs
