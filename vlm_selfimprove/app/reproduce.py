@@ -24,7 +24,7 @@ CLAIMS = dict(
     dar_gain=('question accuracy, describe-and-respond', 'Describing before answering helps more after STIC than before (§6, Table 2).'),
     vqa_dar=('direct before, describe-and-respond after', 'STIC with describe-and-respond answers more questions than the base does directly (Table 1).'))
 SETTINGS = dict(images=768, rows=3_000, scenes=500, questions=1_600, seeds=(0, 1, 2))  # fixed before any verdict
-SMOKE = dict(images=16, rows=16, scenes=8, questions=8, seeds=(0,))  # to see that it runs
+SMOKE = dict(images=48, rows=64, scenes=8, questions=8, seeds=(0,))  # to see that it runs
 
 # %% ../../nbs/app/74_reproduce.ipynb #046f8b79
 def result(
