@@ -29,7 +29,7 @@ def micro_images(
         image_of(r).save(out/f"seen/{r['id']}.png")
         lines.append(json.dumps(dict(id=r['id'], image=f"seen/{r['id']}.png", prompt=r['prompt'], answer=r['answer'], choices=r['choices'], task=r['task'])))
     (out/'instructions.jsonl').write_text('\n'.join(lines) + '\n')
-    print(f'{out}: {n} images in images/, {rows} rows in instructions.jsonl', flush=True)
+    print(f'{out.name}: {n} images in images/, {rows} rows in instructions.jsonl', flush=True)
 
 # %% ../../nbs/app/73_cli.ipynb #6ed462b5
 _many = Param('settings of the recipe, as key=value', str, nargs='*')
