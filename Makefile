@@ -20,6 +20,7 @@ venv: .venv/.made
 	$(BIN)/python -m pip install -c constraints.txt -e ".[dev]"
 	touch $@
 
+demo: export OMP_NUM_THREADS := $(shell nproc)
 demo: venv
 	$(BIN)/vlmsi demo
 

@@ -71,8 +71,8 @@ def _items(evaluation): # -> scene rows, question rows
 # %% ../../nbs/app/73_cli.ipynb #2ac57f90
 def demo(
     out:str='runs/demo', # run folder; data goes to OUT/data
-    n:int=384, # unlabelled images
-    rows:int=768, # instruction rows
+    n:int=512, # unlabelled images
+    rows:int=2_000, # instruction rows
     seed:int=0, # of the run
 ):
     "The main job on the shipped model, with images read from disk: a table, a report, an adapter."
