@@ -7,7 +7,7 @@ __all__ = ['COMMANDS', 'micro_images', 'stic', 'demo', 'evaluate', 'report', 'mi
            'main']
 
 # %% ../../nbs/app/73_cli.ipynb #827ced5c
-import json, os, sys
+import json, sys
 from pathlib import Path
 from fastcore.script import Param, anno_parser
 

@@ -7,14 +7,13 @@ __all__ = ['CLAIMS', 'SETTINGS', 'SMOKE', 'result', 'reproduce_main']
 
 # %% ../../nbs/app/74_reproduce.ipynb #a96826b0
 import json, time
-from dataclasses import asdict
 from pathlib import Path
 import numpy as np
 from .recipes import load_recipe
-from .run import hardware, provenance, run_stic
+from .run import provenance, run_stic
 from ..data.records import write_atomic
-from ..evaluation.benchmarks import MEASURES, compare, micro_items, read_rows
-from ..evaluation.statistics import non_inferior, verdict
+from ..evaluation.benchmarks import micro_items, read_rows
+from ..evaluation.statistics import verdict
 
 # %% ../../nbs/app/74_reproduce.ipynb #f329e22b
 CLAIMS = dict(

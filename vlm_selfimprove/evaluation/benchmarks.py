@@ -10,9 +10,9 @@ __all__ = ['MEASURES', 'picture', 'ask_all', 'describe_and_respond', 'score_desc
 import json
 from pathlib import Path
 import numpy as np
-from ..data.images import corrupt, image_seed, open_image
+from ..data.images import open_image
 from ..data.prompts import PromptSet, STIC_MICRO
-from .metrics import rates, set_scores, vqa_scores
+from .metrics import set_scores, vqa_scores
 from .statistics import f1_of_counts, mcnemar, paired_bootstrap
 from ..models.vlm import VLM
 from ..world.language import facts_of, parse
@@ -127,7 +127,7 @@ def compare(
     pairs = [p for p in [*((k, k) for k in MEASURES), ('vqa', 'dar')] if p[0] in before]  # the last is the paper's own comparison, Table 2
     out = []
     for b, a in pairs:
-        (nb, f), na = MEASURES[b], MEASURES[a][0]
+        nb, f = MEASURES[b]
         x, y = np.asarray(before[b]), np.asarray(after[a])
         p = mcnemar(x, y)['p'] if x.ndim == 1 else None
         out.append(dict(name=nb if a == b else 'direct before, describe-and-respond after', before=float(f(x)), after=float(f(y)), p=p, **paired_bootstrap(x, y, f)))
