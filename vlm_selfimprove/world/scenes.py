@@ -21,7 +21,7 @@ DIGITS = ('zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight'
 GLYPHS = THINGS | PERSONS
 COLORS = dict(red=(205, 40, 45), blue=(40, 90, 205), green=(25, 140, 60), orange=(235, 130, 20),
               purple=(130, 60, 170), black=(30, 30, 35))
-CELLS = ('top left', 'top', 'top right', 'left', 'center', 'right', 'bottom left', 'bottom', 'bottom right')
+CELLS = ('northwest', 'north', 'northeast', 'west', 'center', 'east', 'southwest', 'south', 'southeast')  # one word each, no word twice
 
 # %% ../../nbs/world/10_scenes.ipynb #2a2adc5c
 PLACES = dict(harbor=('anchor', 'plane', 'flag', 'cloud', 'sun', 'rider'),
