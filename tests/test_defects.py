@@ -103,8 +103,8 @@ def test_training_sees_the_image(vlm, pairs, tmp_path, monkeypatch):
     "The loss depends on the picture; with the pictures taken out of the rows it does not."
     assert seen_by_training(vlm, pairs, tmp_path/'ours') > 1e-3
     real = stic.to_trl_dpo
-    def blind(pairs):
-        ds = real(pairs)
+    def blind(pairs, **kw):
+        ds = real(pairs, **kw)
         return ds.remove_columns('images').add_column('images', [[]] * len(ds), feature=ds.features['images'])
     monkeypatch.setattr(stic, 'to_trl_dpo', blind)
     assert seen_by_training(vlm, pairs, tmp_path/'public') < 1e-4

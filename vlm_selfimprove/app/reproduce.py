@@ -6,7 +6,7 @@
 __all__ = ['CLAIMS', 'SETTINGS', 'SMOKE', 'result', 'reproduce_main']
 
 # %% ../../nbs/app/74_reproduce.ipynb #a96826b0
-import json, time
+import json
 from pathlib import Path
 import numpy as np
 from .recipes import load_recipe
@@ -32,7 +32,7 @@ def result(
     rows:list[dict], # one row of `compare` a seed
     seeds:tuple,
     settings:dict,
-    seconds:float,
+    seconds:float, # of all stages of all seeds, over all calls
     claimed:int=+1, # sign
 ) -> dict: # the ledger's entry
     "A claim with its verdict, effect and interval, every seed reported."
@@ -52,19 +52,19 @@ def reproduce_main(
 ) -> list[dict]: # one result a claim
     "STIC on a base with several seeds: descriptions and questions, before and after."
     from vlm_selfimprove.app.cli import micro_images
-    out, t, got = Path(out), time.time(), []
+    out, got = Path(out), []
     for s in settings['seeds']:
         data = out/f'data-{s}'
         if not (data/'instructions.jsonl').exists(): micro_images(data, settings['images'], 500_000 + 10_000 * s, settings['rows'])
         r = load_recipe('stic_micro', dict(model=model, seed=s))
         items = micro_items(start, settings['scenes'], settings['questions'])
-        got.append(run_stic(r, data/'images', out/f'{label}-{s}', read_rows(data/'instructions.jsonl'), items))
+        got.append(run_stic(r, data/'images', out/f'{label}-{s}', read_rows(data/'instructions.jsonl'), items, out/f'{label}-before.json'))
     folder = Path(results or out/'results'); folder.mkdir(parents=True, exist_ok=True)
     conf = {k: v for k, v in settings.items() if k != 'seeds'} | dict(recipe=got[0]['recipe'] | dict(model=label, seed='see seeds'), start=start)
-    done = []
+    done, seconds = [], sum(sum(g['seconds'].values()) for g in got)
     for key, (name, claim) in CLAIMS.items():
         rows = [next(x for x in g['table'] if x['name'] == name) for g in got]
-        done.append(result(f'stic_main_{label}_{key}', claim, rows, settings['seeds'], conf, time.time() - t))
+        done.append(result(f'stic_main_{label}_{key}', claim, rows, settings['seeds'], conf, seconds))
         write_atomic(folder/f"{done[-1]['name']}.json", (json.dumps(done[-1], indent=1) + '\n').encode())
     print('\n'.join(f"{d['name']:34} {100 * d['effect']:+6.1f}  [{100 * d['interval'][0]:+.1f}, {100 * d['interval'][1]:+.1f}]  {d['verdict']}" for d in done))
     return done

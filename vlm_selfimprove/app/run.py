@@ -40,17 +40,26 @@ def provenance(): # -> dict: command, commit, versions, hardware
 # %% ../../nbs/app/71_run.ipynb #dc05af4e
 class Log:
     "Lines for people on the screen, the same as JSON lines in the run's folder."
-    def __init__(self, run): self.path, self.seconds = Path(run)/'log.jsonl', {}
+    def __init__(self, run):
+        self.path, self.seconds = Path(run)/'log.jsonl', Counter()
+        text = self.path.read_text() if self.path.exists() else ''
+        whole, cut = text.rsplit('\n', 1) if '\n' in text else ('', text)
+        if cut: self.path.write_text(whole + '\n' * bool(whole))  # the line during which a call was killed
+        for e in map(json.loads, whole.splitlines()): self.seconds[e.get('stage')] += e.get('seconds', 0)
+        self.seconds.pop(None, 0)
+
     def __call__(self, text, **kw):
         print(text, flush=True)
         with self.path.open('a') as f: f.write(json.dumps(dict(time=round(time.time(), 1), text=text, **kw)) + '\n')
 
     @contextmanager
     def stage(self, name):
-        "Time a stage; what an earlier, interrupted call took is not counted again."
-        t = time.time(); yield
-        self.seconds[name] = round(time.time() - t, 1)
-        self(f'{name}: {self.seconds[name]:.1f} s', stage=name)
+        "Time a stage, over all calls: also one that an error ended; only what a kill cut off is not counted."
+        t = time.time()
+        try: yield
+        finally:
+            s = round(time.time() - t, 1); self.seconds[name] = round(self.seconds[name] + s, 1)
+            self(f'{name}: {s:.1f} s', stage=name, seconds=s)
 
 # %% ../../nbs/app/71_run.ipynb #0238abfa
 def look_at(
@@ -147,6 +156,7 @@ def run_stic(
     out, # run folder; an interrupted run goes on there
     instructions:list[dict]=(), # rows the model was already trained on: id, image, prompt, answer
     items:tuple[list, list]=((), ()), # scene rows, question rows with known answers, to measure before and after
+    before:str='', # file that keeps the base's measurement, to share it between runs; default OUT/before.json
 ) -> dict: # what is in results.json
     "STIC from a folder of images to an adapter and a report."
     run = Path(out); run.mkdir(parents=True, exist_ok=True); log = Log(run)
@@ -154,7 +164,7 @@ def run_stic(
     log(f'{vlm}')
     with log.stage('images'): good, bad, counts = look_at(images, run)
     log(f"images: {counts['good']} good, {counts['rejected']} rejected" + ''.join(f"\n  {b['id']}: {b['reason']}" for b in bad[:50]))
-    with log.stage('measure before'): before = measured(vlm, items, r, run/'before.json')
+    with log.stage('measure before'): before = measured(vlm, items, r, before or run/'before.json')
     pairs, adapter, skipped = _train(vlm, good, list(instructions), run, r, log)
     _publish(adapter, run/'adapter')
     with log.stage('measure after'):

@@ -7,11 +7,12 @@ __all__ = ['KINDS', 'word_diff_html', 'thumbnail_html', 'PreferencePair', 'write
            'to_trl_dpo', 'to_trl_sft']
 
 # %% ../../nbs/data/30_records.ipynb #3c94bc03
-import base64, difflib, io, os, re
+import base64, difflib, io, os, re, shutil
 from dataclasses import asdict, dataclass, is_dataclass
 from html import escape
 from pathlib import Path
 import datasets
+from datasets.arrow_writer import ArrowWriter
 import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
@@ -135,33 +136,43 @@ def _png(
     return dict(bytes=buf.getvalue(), path=None)
 
 def _table(
-    rows: list,  # dicts with images and the texts
+    rows,  # yields dicts with images and the texts
     texts: tuple,  # names of the conversational columns
+    folder=None,  # write the table there and read it from disk
 ) -> datasets.Dataset:  # also of no rows
-    "Rows with the features TRL expects."
+    "Rows with the features TRL expects; of an earlier table in the folder nothing is kept."
     feats = datasets.Features(images=datasets.List(datasets.Image()), **{t: _msgs for t in texts})
-    return datasets.Dataset.from_dict({k: [r[k] for r in rows] for k in feats}, features=feats)
+    if folder is None:
+        rows = list(rows)
+        return datasets.Dataset.from_dict({k: [r[k] for r in rows] for k in feats}, features=feats)
+    shutil.rmtree(folder, ignore_errors=True); Path(folder).mkdir(parents=True)
+    with ArrowWriter(path=f'{folder}/rows.arrow', features=feats, writer_batch_size=64) as w:
+        for r in rows: w.write(feats.encode_example(r))
+        n, _ = w.finalize()
+    return datasets.Dataset.from_file(f'{folder}/rows.arrow') if n else _table([], texts)
 
 # %% ../../nbs/data/30_records.ipynb #5dffe3e6
 def to_trl_dpo(
     pairs: list,  # of `PreferencePair`
     open_image=open_image,  # dict(id, path) -> RGB image
+    folder=None,  # keep the table there, on disk; by default it is held in memory
 ) -> datasets.Dataset:  # images, prompt, chosen, rejected
     "Preference pairs as TRL's DPOTrainer takes them."
     def row(p):
         m = lambda role, field: _msg(role, getattr(p, field), f'pair {p.id!r}: {field}')
         return dict(images=[_png(open_image(dict(id=p.id, path=p.image)))], prompt=m('user', 'prompt'),
                     chosen=m('assistant', 'chosen'), rejected=m('assistant', 'rejected'))
-    return _table([row(p) for p in pairs], ('prompt', 'chosen', 'rejected'))
+    return _table(map(row, pairs), ('prompt', 'chosen', 'rejected'), folder)
 
 # %% ../../nbs/data/30_records.ipynb #0f3eee78
 def to_trl_sft(
     rows: list,  # dict(id, prompt, completion, image); image is a path, or missing, None or '' for text only
     open_image=open_image,  # dict(id, path) -> RGB image
+    folder=None,  # keep the table there, on disk; by default it is held in memory
 ) -> datasets.Dataset:  # images (one or none), prompt, completion
     "Instruction rows, with or without an image, as TRL's SFTTrainer takes them."
     def row(r):
         m = lambda role, field: _msg(role, r[field], f"row {r['id']!r}: {field}")
         imgs = [_png(open_image(dict(id=r['id'], path=r['image'])))] if r.get('image') else []
         return dict(images=imgs, prompt=m('user', 'prompt'), completion=m('assistant', 'completion'))
-    return _table([row(r) for r in rows], ('prompt', 'completion'))
+    return _table(map(row, rows), ('prompt', 'completion'), folder)

@@ -7,7 +7,7 @@ __all__ = ['PROMPTS', 'STICRecipe', 'plan_pairs', 'questions_of', 'cut_or_empty'
            'stage2']
 
 # %% ../../nbs/methods/60_stic.ipynb #6bc87b14
-import random
+import random, shutil
 from dataclasses import dataclass
 from pathlib import Path
 from ..data.images import ImageRejected, corrupt, corrupt_kind, image_seed, open_image
@@ -131,8 +131,10 @@ def stage1(
 ) -> dict: # history, adapter, seconds
     "Stage 1, training: prefer the careful answer (Eq. 4.1)."
     acc = max(1, r.batch // r.micro_batch)
-    return train_dpo(vlm, to_trl_dpo(pairs), out, beta=r.beta, alpha=r.alpha, norm=r.norm, lr=r.lr, lora_r=r.lora_r, lora_alpha=r.lora_alpha,
-                     epochs=r.epochs, batch_size=r.batch // acc, grad_accum=acc, seed=r.seed, save_steps=r.save_steps, **kw)
+    res = train_dpo(vlm, to_trl_dpo(pairs, folder=f'{out}/table'), out, beta=r.beta, alpha=r.alpha, norm=r.norm, lr=r.lr, lora_r=r.lora_r, lora_alpha=r.lora_alpha,
+                    epochs=r.epochs, batch_size=r.batch // acc, grad_accum=acc, seed=r.seed, save_steps=r.save_steps, **kw)
+    shutil.rmtree(f'{out}/table')  # the pictures, which the run keeps elsewhere
+    return res
 
 # %% ../../nbs/methods/60_stic.ipynb #bc038121
 def infuse(
@@ -166,5 +168,7 @@ def stage2(
 ) -> dict: # history, adapter, seconds
     "Stage 2, training: answer with the description at hand; completion tokens only."
     acc = max(1, r.batch2 // (4 * r.micro_batch))
-    return train_sft(vlm, to_trl_sft(rows), out, lr=r.lr2, lora_r=r.lora_r, lora_alpha=r.lora_alpha, epochs=r.epochs2, adapter=adapter,
-                     batch_size=r.batch2 // acc, grad_accum=acc, seed=r.seed, save_steps=r.save_steps, **kw)
+    res = train_sft(vlm, to_trl_sft(rows, folder=f'{out}/table'), out, lr=r.lr2, lora_r=r.lora_r, lora_alpha=r.lora_alpha, epochs=r.epochs2, adapter=adapter,
+                    batch_size=r.batch2 // acc, grad_accum=acc, seed=r.seed, save_steps=r.save_steps, **kw)
+    shutil.rmtree(f'{out}/table')
+    return res
