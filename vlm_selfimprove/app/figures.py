@@ -91,7 +91,7 @@ def named(rows, name): return next(r for r in rows if r['name'] == name)
 def reproduce_stic(
     model:str, # path of a base
     label:str, # 'shipped', or what the base is called in the results' names
-    start:int=2_000_000, # of the runs' own evaluation, see `stic_runs`
+    start:int=4_000_000, # of the runs' own evaluation, see `stic_runs`
     out:str='runs/reproduce', # run folders, resumable
     results:str='', # folder of the result files; default OUT/results
     settings:dict=SETTINGS,
