@@ -107,7 +107,7 @@ def micro_train(
     seed:int=0, # of weights and data order
     bias:float=1., # share of nouns and places with bad habits: 0, 0.5, 1
 ):
-    "Train a base and its language counterpart from nothing (about 35 minutes on two cores)."
+    "Train a base and its language counterpart from nothing (about an hour on one core, less on two or on a GPU)."
     from vlm_selfimprove.models.base import BaseRecipe, train_base
     print(train_base(out, BaseRecipe(seed=seed, bias=bias)))
 
@@ -130,18 +130,22 @@ def export(
 
 # %% ../../nbs/app/73_cli.ipynb #c0094e6f
 def reproduce(
-    name:str, # which result: stic.main, the main job's claims
+    name:str, # which results: stic.main (the main job's claims), stic.tables (Tables 1 and 2, Figures 1, 4 and 6), or stic (both)
     model:str='micro', # path of a base, or 'micro'
     label:str='shipped', # what the base is called in the results
     start:int=4_000_000, # first scene seed of the evaluation
     out:str='runs/reproduce', # run folders; an interrupted call goes on there
     results:str='', # folder of the result files; default OUT/results
     smoke:bool=False, # the smallest settings, to see that it runs
+    full:bool=False, # also what takes more trainings: Table 3
 ):
     "Compute a result of the papers in the micro world, with verdicts."
+    from vlm_selfimprove.app.figures import reproduce_stic
     from vlm_selfimprove.app.reproduce import SETTINGS, SMOKE, reproduce_main
-    if name != 'stic.main': raise ValueError(f"no result {name!r}: there is 'stic.main'")
-    reproduce_main(_path(model), label, start, out, results, SMOKE if smoke else SETTINGS)
+    if name not in ('stic', 'stic.main', 'stic.tables'): raise ValueError(f"no result {name!r}: there are 'stic', 'stic.main' and 'stic.tables'")
+    args = _path(model), label, start, out, results, SMOKE if smoke else SETTINGS
+    if name != 'stic.tables': reproduce_main(*args)
+    if name != 'stic.main': reproduce_stic(*args, n=4 if smoke else 300, full=full)
 
 # %% ../../nbs/app/73_cli.ipynb #916619e8
 def micro_verify(

@@ -24,7 +24,7 @@ def read_run(
     for k in ('results', 'after'):
         f = out['run']/f'{k}.json'
         try: out[k] = read_file(f)
-        except FileNotFoundError: raise FileNotFoundError(f'{f} is missing: the run has not finished; start it again, it goes on where it was') from None
+        except FileNotFoundError: raise FileNotFoundError(f'{f} is missing: the run has not finished; start it again, it goes on') from None
         except ValueError as e: raise ValueError(f'{f} is damaged ({e}); start the run again, it is written anew') from None
     if not out['results'].get('table'): raise ValueError(
         f"{run}: nothing with known answers was measured; start the run again with --evaluation micro, or a .jsonl of questions")

@@ -28,7 +28,8 @@ def read_data(
     if not R.get('pairs'): raise ValueError(
         f"{run}: no pairs to export: {R['gone'].get('pairs', 'pairs/data.parquet has no rows')}; start the run again, it goes on where it was")
     try: pairs = [PreferencePair(**p) for p in R['pairs']]
-    except TypeError as e: raise ValueError(f'{run}/pairs/data.parquet: not preference pairs ({e}); name the run of a method that makes pairs') from None
+    except TypeError as e: raise ValueError(
+        f'{run}/pairs/data.parquet: not preference pairs ({e}); name the run of a method that makes pairs') from None
     for k in ('infused', 'images'):
         f = R['run']/k/'data.parquet'
         try: out[k] = read_file(f) if f.exists() else []
@@ -43,7 +44,8 @@ def clean(
     "The picture of a row, unspoiled."
     try: data = read_bytes(rec); img, kinds = decode(data)
     except (ImageRejected, LookupError) as e:
-        raise ValueError(f"row {rec['id']!r}: {rec['path']}: {e}. Export from the folder where the run was started, with its images in place") from None
+        raise ValueError(
+            f"row {rec['id']!r}: {rec['path']}: {e}. Export from the folder where the run was started, with its images in place") from None
     if hashlib.sha256(data).hexdigest() != sha.get(rec['path'], hashlib.sha256(data).hexdigest()):
         raise ValueError(f"row {rec['id']!r}: {rec['path']} has changed since the run; put the old picture back, or start the run again")
     return data, img, kinds
@@ -176,8 +178,9 @@ def data_card(
 
 Made with STIC ({R['run'].name}) by {made} from unlabelled images. No person wrote or checked an answer.
 
-- `dpo`, {n['dpo']:,} rows ({kinds}): `images` (one: the clean image, upright, RGB), `prompt` (an ordinary one), `chosen` (the answer to a careful prompt),
-  `rejected` (the answer to a bad prompt, then in `bad_prompt`, or about an image corrupted as `kind` says).
+- `dpo`, {n['dpo']:,} rows ({kinds}): `images` (one: the clean image, upright, RGB), `prompt` (an ordinary one),
+  `chosen` (the answer to a careful prompt), `rejected` (the answer to a bad prompt, then in `bad_prompt`, or about
+  an image corrupted as `kind` says).
 - `sft`, {n['sft']:,} rows: `images`, `prompt` (the model's own description, then a question), `completion` (the answer the question came with).
 
 Rejected answers are bad on purpose and invent things; chosen answers may be wrong too.
@@ -191,7 +194,8 @@ def measured_md(
 ) -> str: # markdown
     "The run's table, in words first."
     rows = R['results'].get('table') or []
-    line = lambda t: f"| {t['name']} | {100*t['before']:.1f} | {100*t['after']:.1f} | {100*t['effect']:+.1f} [{100*t['lo']:+.1f}, {100*t['hi']:+.1f}] |"
+    pts = lambda t, k, sign='': f'{100*t[k]:{sign}.1f}'
+    line = lambda t: f"| {t['name']} | {pts(t, 'before')} | {pts(t, 'after')} | {pts(t, 'effect', '+')} [{pts(t, 'lo', '+')}, {pts(t, 'hi', '+')}] |"
     return '\n'.join([outcome(rows), ''] + (['| measure | before | after | change, 95 % |', '|---|---|---|---|', *map(line, rows)] if rows else []))
 
 def model_card(
@@ -202,7 +206,8 @@ def model_card(
     head = dict(library_name='peft', pipeline_tag='image-text-to-text', tags=['lora', 'dpo', *TAGS]) | (dict(base_model=base) if '/' in base else {})
     return card(head, f"""# {R['run'].name}: a LoRA adapter trained with STIC
 
-On {base or 'a base that the run does not name'}, from {len(R['pairs']):,} preference pairs of its own and {len(R['infused']):,} description-infused rows.
+On {base or 'a base that the run does not name'}, from {len(R['pairs']):,} preference pairs of its own
+and {len(R['infused']):,} description-infused rows.
 
     from peft import PeftModel
     from transformers import AutoModelForImageTextToText
@@ -276,7 +281,7 @@ def export_run(
     why = skipped(R).get('stage2', 'infused/data.parquet is missing')
     print(f"made: {out}: {len(R['pairs']):,} pairs, " + (f"{len(R['infused']):,} infused rows" if R['infused'] else f'no infused rows ({why})'))
     equal = sum(p.chosen == p.rejected for p in R['pairs'])
-    if to == 'swift' and equal: print(f'{equal} of the pairs have two equal answers; ms-swift drops them')
+    if to == 'swift' and equal: print(f'pairs with two equal answers, which ms-swift drops: {equal:,}')
     if to == 'hub' and not (out/'adapter').exists(): print('no adapter: the run has not come so far; start it again, then export again')
     print(f"next: {next_line(to, out, R['run'].name)}")
     return out

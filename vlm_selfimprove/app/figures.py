@@ -58,7 +58,7 @@ def stages(
     run, # a finished STIC run's folder
     n:int, # items a benchmark
     out, # folder for measurements and the ablation's training
-    positives:bool=True, # also train and measure without negatives
+    positives:bool=False, # also train and measure without negatives
 ) -> dict: # (stage, asked) -> as `measure_seven`; stages base, stage1, stic, positives; asked direct, dar
     "Measure the base and what a run made of it, both ways of asking."
     run, out = Path(run), Path(out); out.mkdir(parents=True, exist_ok=True)
@@ -96,13 +96,15 @@ def reproduce_stic(
     results:str='', # folder of the result files; default OUT/results
     settings:dict=SETTINGS,
     n:int=300, # items a benchmark
+    full:bool=False, # also Table 3, which takes a training more for each seed
 ) -> list[dict]: # one result a claim
     "Tables 1 to 3 and Figures 1, 4 and 6 on a base."
     got, sd = stic_runs(model, label, start, out, settings), settings['seeds']
-    ms = [stages(model, f'{out}/{label}-{s}', n, f'{out}/{label}-seven') for s in sd]
+    ms = [stages(model, f'{out}/{label}-{s}', n, f'{out}/{label}-seven', full) for s in sd]
     conf, seconds = conditions(got, settings, label, items=n), sum(sum(g['seconds'].values()) for g in got)
     done = []
     for key, (b, a, sign, claim) in FIGURES.items():
+        if b not in ms[0]: continue
         tables = [table_seven(m[b], m[a]) for m in ms]
         r = result(f'stic_{key}_{label}', claim, [named(t, 'mean') for t in tables], sd, conf, seconds, sign)
         parts = {k: [named(t, k) for t in tables] for k in SEVEN}

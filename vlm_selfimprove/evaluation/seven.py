@@ -129,7 +129,7 @@ def ranked(
     batch_size:int=64,
 ) -> list[list[str]]: # for each row the likeliest choice, once for each rotation
     "Answer by summed log-probability; each image is drawn once."
-    asks = [(r, dict(id=r['id'], images=[im], prompt=prompts.infuse(d, p) if d else p))
+    asks = [(r, dict(id=r['id'], images=[im], prompt=prompts.infuse(d, p) if ds else p))
             for r, im, d in zip(rows, map(picture, rows), ds or [''] * len(rows)) for p in rotations(r)]
     lps = iter(logprobs(vlm, [a for r, a in asks for _ in r['choices']], [c for r, _ in asks for c in r['choices']], batch_size))
     out = {r['id']: [] for r in rows}

@@ -25,7 +25,7 @@ from ..world.tasks import KIND_OF, TASKS, VQA, habitual, mk_row, rule_of
 # %% ../../nbs/models/23_base.ipynb #e7454d82
 @dataclass(frozen=True)
 class BaseRecipe:
-    "How a base is trained; about 40 minutes on two cores, with a GPU if there is one."
+    "How a base is trained; about an hour on one core, less on two; on a GPU if there is one."
     seed: int = 0
     bias: float = 1.          # share of nouns and places with bad habits
     width: int = 192          # decoder width
