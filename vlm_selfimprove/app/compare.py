@@ -104,8 +104,9 @@ def settings_text(
 ) -> str:
     "The runs with their letters, and the settings in which they differ."
     letters = [chr(65 + i) for i in range(len(Rs))]
-    diff = differing(Rs)
-    line = lambda k, vs: f'{k:44}' + ''.join(f'  {v!s:>14}' for v in vs)
+    diff = {k: [s if len(s := str(v)) <= 40 else f'…{s[-39:]}' for v in vs] for k, vs in differing(Rs).items()}  # a path's end
+    wide = max([14, *(len(v) for vs in diff.values() for v in vs)])
+    line = lambda k, vs: f'{k:44}' + ''.join(f'  {v:>{wide}}' for v in vs)
     head = [f'{l}  {R["run"]}' for l, R in zip(letters, Rs)]
     return '\n'.join([*head, '', line('settings that differ', letters if diff else ['none']), *(line(k, v) for k, v in diff.items())])
 

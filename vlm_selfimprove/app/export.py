@@ -206,8 +206,8 @@ def model_card(
     head = dict(library_name='peft', pipeline_tag='image-text-to-text', tags=['lora', 'dpo', *TAGS]) | (dict(base_model=base) if '/' in base else {})
     return card(head, f"""# {R['run'].name}: a LoRA adapter trained with STIC
 
-On {base or 'a base that the run does not name'}, from {len(R['pairs']):,} preference pairs of its own
-and {len(R['infused']):,} description-infused rows.
+On {base or 'a base that the run does not name'}{'' if '/' in base else ', a local folder: put its path below'}; from
+{len(R['pairs']):,} preference pairs of its own and {len(R['infused']):,} description-infused rows.
 
     from peft import PeftModel
     from transformers import AutoModelForImageTextToText
