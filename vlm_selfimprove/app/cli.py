@@ -52,7 +52,7 @@ def stic(
     over = dict(model=_path(model)) if model != 'micro' or recipe == 'stic_micro' else {}
     r = load_recipe(recipe, over | _settings(set))
     rows = read_rows(instructions) if instructions else []
-    return run_stic(r, images, out, rows, _items(evaluation))
+    return run_stic(r, images, out, rows, _items(evaluation), limit)
 
 # %% ../../nbs/app/73_cli.ipynb #6bc29203
 def _settings(pairs): # ['lr=1e-4'] -> {'lr': '1e-4'}

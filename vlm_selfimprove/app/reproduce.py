@@ -69,7 +69,7 @@ def stic_runs(
         if not (data/'instructions.jsonl').exists(): micro_images(data, settings['images'], 500_000 + 10_000 * s, settings['rows'])
         r = load_recipe('stic_micro', dict(model=model, seed=s))
         items = micro_items(start, settings['scenes'], settings['questions'])
-        got.append(run_stic(r, data/'images', out/f'{label}-{s}', read_rows(data/'instructions.jsonl'), items, out/f'{label}-before.json'))
+        got.append(run_stic(r, data/'images', out/f'{label}-{s}', read_rows(data/'instructions.jsonl'), items, before=out/f'{label}-before.json'))
     return got
 
 # %% ../../nbs/app/74_reproduce.ipynb #e2b5fbf3

@@ -65,9 +65,11 @@ class Log:
 def look_at(
     images, # folder, parquet file or dataset
     run, # run folder
+    limit:int=0, # look only at the first files; 0: all
 ) -> tuple[list[dict], list[dict], dict]: # good records, rejects, counts
     "Check all images of a source, resumably."
     recs, rejects = list_images(images)
+    recs = recs[:limit or None]
     def stat(r): s = os.stat(r['path']) if os.path.exists(r['path']) else None; return [s.st_size, s.st_mtime_ns] if s else []
     def fn(batch):
         out = []
@@ -156,13 +158,14 @@ def run_stic(
     out, # run folder; an interrupted run goes on there
     instructions:list[dict]=(), # rows the model was already trained on: id, image, prompt, answer
     items:tuple[list, list]=((), ()), # scene rows, question rows with known answers, to measure before and after
+    limit:int=0, # use only the first images; 0: all
     before:str='', # file that keeps the base's measurement, to share it between runs; default OUT/before.json
 ) -> dict: # what is in results.json
     "STIC from a folder of images to an adapter and a report."
     run = Path(out); run.mkdir(parents=True, exist_ok=True); log = Log(run)
     vlm = load_vlm(r.model); save_recipe(r, run/'recipe.yaml'); items = (list(items[0]), list(items[1]))
     log(f'{vlm}')
-    with log.stage('images'): good, bad, counts = look_at(images, run)
+    with log.stage('images'): good, bad, counts = look_at(images, run, limit)
     log(f"images: {counts['good']} good, {counts['rejected']} rejected" + ''.join(f"\n  {b['id']}: {b['reason']}" for b in bad[:50]))
     with log.stage('measure before'): before = measured(vlm, items, r, before or run/'before.json')
     pairs, adapter, skipped = _train(vlm, good, list(instructions), run, r, log)
