@@ -174,5 +174,8 @@ def test_ordinary_photographs(photos, micro, tmp_path):
     assert run(['stic', '--images', d, '--model', micro, '--set', *SMALL], out) == 0, said(out)
     res = json.loads((out/'results.json').read_text())
     assert [r['id'] for r in res['rejects'] if r['stage'] == 'images'] == ['README.txt']
-    assert res['counts']['images']['good'] == len(photos) and res['counts']['pairs']['total'] > len(photos) // 2
+    # a micro model rambles about photographs: an answer cut at the limit is not trained on, but it is named
+    cut = [r for r in res['rejects'] if r['stage'] == 'pairs']
+    assert res['counts']['images']['good'] == len(photos) == res['counts']['pairs']['total'] + len(cut)
+    assert all('cut at' in r['reason'] or 'empty' in r['reason'] for r in cut) and res['counts']['pairs']['total'] > 0
     assert (out/'adapter/adapter_model.safetensors').exists() and (out/'report.html').exists()
