@@ -177,5 +177,5 @@ def test_ordinary_photographs(photos, micro, tmp_path):
     # a micro model rambles about photographs: an answer cut at the limit is not trained on, but it is named
     cut = [r for r in res['rejects'] if r['stage'] == 'pairs']
     assert res['counts']['images']['good'] == len(photos) == res['counts']['pairs']['total'] + len(cut)
-    assert all('cut at' in r['reason'] or 'empty' in r['reason'] for r in cut) and res['counts']['pairs']['total'] > 0
+    assert all('cut at' in r['reason'] or 'empty' in r['reason'] for r in cut) and 2 * res['counts']['pairs']['total'] >= len(photos)
     assert (out/'adapter/adapter_model.safetensors').exists() and (out/'report.html').exists()

@@ -141,13 +141,12 @@ def by_benchmark(r): # -> dict: benchmark -> one row a seed, and their mean
     return {paper_name(k): v for k, v in (r['benchmarks'] | dict(mean=r['rows'])).items()}
 
 def by_ability(r, name): # -> dict: ability -> one row a seed
-    return {x['name']: [next(y for y in t if y['name'] == x['name']) for t in r['abilities'][name]] for x in r['abilities'][name][0]}
+    return {x['name']: [named(t, x['name']) for t in r['abilities'][name]] for x in r['abilities'][name][0]}
 
 def seven_markdown(r): # -> str, markdown: before and after of every benchmark, means over seeds, shares as percentages
-    parts = r['benchmarks'] | dict(mean=r['rows'])
     mean = lambda rows, k: 100 * sum(x[k] for x in rows) / len(rows)
-    lines = [f"| {paper_name(k)} | {mean(x, 'before'):.1f} | {mean(x, 'after'):.1f} | " + ', '.join(f"{100 * y['effect']:+.1f} [{100 * y['lo']:+.1f}, {100 * y['hi']:+.1f}]" for y in x) + ' |'
-             for k, x in parts.items()]
+    lines = [f"| {k} | {mean(x, 'before'):.1f} | {mean(x, 'after'):.1f} | " + ', '.join(f"{100 * y['effect']:+.1f} [{100 * y['lo']:+.1f}, {100 * y['hi']:+.1f}]" for y in x) + ' |'
+             for k, x in by_benchmark(r).items()]
     return '\n'.join(['| benchmark | before | after | change, each seed |', '|---|---|---|---|', *lines])
 
 def verdict_line(r): # -> str, markdown: one result in a sentence

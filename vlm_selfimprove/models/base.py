@@ -5,12 +5,10 @@
 # %% auto #0
 __all__ = ['CLASSES', 'POOL', 'ASKED', 'OWN', 'WORDS', 'KINDS', 'KIND_P', 'MIX', 'POLISH', 'BESIDE', 'BaseRecipe', 'cell_labels',
            'mk_pool', 'schedule', 'see', 'train_tower', 'cells_in_words', 'ask', 'recital', 'turns_about',
-           'text_sample', 'batches', 'lm_loss', 'fit', 'image_sample', 'fast', 'features', 'save_counterpart',
-           'train_base']
+           'text_sample', 'batches', 'lm_loss', 'fit', 'image_sample', 'features', 'save_counterpart', 'train_base']
 
 # %% ../../nbs/models/23_base.ipynb #e4968053
 import json, time
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 import numpy as np, torch, torch.nn.functional as F
@@ -211,16 +209,7 @@ def _asked(rng, r, index, task, pool):
     if t == 'decision' and affected(' '.join(rule_of(s)), r.bias / 2) and rng.random() < .7: turns = [(turns[0][0], habitual(s))]
     return turns, index[seed, kind]
 
-# %% ../../nbs/models/23_base.ipynb #27466bd8
-@contextmanager
-def fast(model):
-    "bf16 inside fp32 matrix products, and eager attention (the CPU's fused kernel is slow with them)."
-    was, attn = torch.get_float32_matmul_precision(), model.config._attn_implementation
-    torch.set_float32_matmul_precision('medium'); model.set_attn_implementation('eager')
-    try: yield
-    finally: torch.set_float32_matmul_precision(was); model.set_attn_implementation(attn)
-
-# %% ../../nbs/models/23_base.ipynb #2a3014aa
+# %% ../../nbs/models/23_base.ipynb #955cb696
 def features(vlm, x, size=256):
     "Tower features of normalised pixels: (N, 36, D) fp16."
     with torch.no_grad():
@@ -230,8 +219,7 @@ def _stage(vlm, out, name, train, log):
     "Train a stage, or load it if it was finished before."
     f = Path(out)/f'{name}.pt'
     if f.exists(): vlm.model.load_state_dict(torch.load(f, map_location='cpu')); return log(f'{name}: loaded {f.name}')
-    t = time.time()
-    train()
+    t = time.time(); train()
     torch.save(vlm.model.state_dict(), f.with_suffix('.tmp')); f.with_suffix('.tmp').rename(f)
     log(f'{name}: {time.time() - t:.0f} s')
 
