@@ -36,7 +36,7 @@ def word_diff_html(
                  for t, k, s in ((x, 1, _style[0]), (y, 3, _style[1])))
 
 # %% ../../nbs/data/30_records.ipynb #20312ee8
-KINDS = ('bad_prompt', 'lowres', 'jitter')
+KINDS = ('bad_prompt', 'lowres', 'jitter', 'noised', 'injected')  # STIC's three and POVID's two
 
 def thumbnail_html(
     path: str,  # of a record, as `open_image` takes it
@@ -68,7 +68,7 @@ class PreferencePair:
 
     def _repr_html_(self):
         c, r = word_diff_html(self.chosen, self.rejected)
-        how = f'bad prompt: {self.bad_prompt}' if self.kind == 'bad_prompt' else f'image: {self.kind}'
+        how = f'bad prompt: {self.bad_prompt}' if self.kind == 'bad_prompt' else f"{'text' if self.kind == 'injected' else 'image'}: {self.kind}"
         td = lambda head, t: f'<td style="text-align:left;vertical-align:top"><b>{head}</b><br>{t}</td>'
         foot = f'<b>{escape(self.id)}</b> · prompt: {escape(self.prompt)} · {escape(how)}'
         return (f'<table><tr><td>{thumbnail_html(self.image)}</td>{td("chosen", c)}{td("rejected", r)}</tr>'
