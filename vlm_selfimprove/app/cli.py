@@ -11,19 +11,20 @@ import json, sys
 from pathlib import Path
 from fastcore.script import Param, anno_parser
 
-# %% ../../nbs/app/73_cli.ipynb #a979e113
+# %% ../../nbs/app/73_cli.ipynb #f20bee3d
 def micro_images(
     out:str, # folder to write
     n:int=384, # unlabelled images
     start:int=500_000, # first scene seed; the base saw seeds below 14,000
     rows:int=768, # instruction rows the base was trained on
+    style:str='', # of all scenes, one of `STYLES`; default: each its own
 ):
     "Write images of the micro world, and instruction rows with theirs."
     from vlm_selfimprove.world.render import render
     from vlm_selfimprove.world.scenes import mk_scene
     from vlm_selfimprove.world.tasks import image_of, vqa_rows
     out = Path(out); (out/'images').mkdir(parents=True, exist_ok=True); (out/'seen').mkdir(exist_ok=True)
-    for i in range(start, start + n): render(mk_scene(i)).save(out/f'images/{i}.png')
+    for i in range(start, start + n): render(mk_scene(i, style=style or None)).save(out/f'images/{i}.png')
     lines = []
     for r in vqa_rows(rows, 0):
         image_of(r).save(out/f"seen/{r['id']}.png")
@@ -54,14 +55,14 @@ def stic(
     rows = read_rows(instructions) if instructions else []
     return run_stic(r, images, out, rows, _items(evaluation), limit)
 
-# %% ../../nbs/app/73_cli.ipynb #6bc29203
+# %% ../../nbs/app/73_cli.ipynb #1d68ad56
 def _settings(pairs): # ['lr=1e-4'] -> {'lr': '1e-4'}
     if bad := [p for p in pairs if '=' not in p]: raise ValueError(f'--set {bad[0]}: write key=value')
     return dict(p.split('=', 1) for p in pairs)
 
-def _path(model): # 'micro' and 'micro-lm' are names of shipped checkpoints; everything else is taken as it is
-    from vlm_selfimprove.models.micro import micro_path
-    return str(micro_path(model)) if model in ('micro', 'micro-lm') else model
+def _path(model): # the names of shipped checkpoints; everything else is taken as it is
+    from vlm_selfimprove.models.micro import SHIPPED, micro_path
+    return str(micro_path(model)) if model in SHIPPED else model
 
 def _items(evaluation): # -> scene rows, question rows
     from vlm_selfimprove.evaluation.benchmarks import micro_items, read_rows
@@ -128,24 +129,21 @@ def export(
     from vlm_selfimprove.app.export import export_run
     return export_run(run, to, out)
 
-# %% ../../nbs/app/73_cli.ipynb #c0094e6f
+# %% ../../nbs/app/73_cli.ipynb #a4c371e0
 def reproduce(
-    name:str, # which results: stic.main (the main job's claims), stic.tables (Tables 1 and 2, Figures 1, 4 and 6), or stic (both)
-    model:str='micro', # path of a base, or 'micro'
+    name:str, # stic for the headlines of every page, or one part: stic.main, stic.tables, stic.bases, stic.fig05 ... (--help lists none: a wrong name does)
+    model:str='micro', # path of a base, or 'micro' or 'micro-weak'
     label:str='shipped', # what the base is called in the results
     start:int=4_000_000, # first scene seed of the evaluation
     out:str='runs/reproduce', # run folders; an interrupted call goes on there
     results:str='', # folder of the result files; default OUT/results
     smoke:bool=False, # the smallest settings, to see that it runs
-    full:bool=False, # also what takes more trainings: Table 3
+    full:bool=False, # with stic: also the ablations, the defects, the supervised rows; with stic.tables: Table 3
 ):
     "Compute a result of the papers in the micro world, with verdicts."
-    from vlm_selfimprove.app.figures import reproduce_stic
-    from vlm_selfimprove.app.reproduce import SETTINGS, SMOKE, reproduce_main
-    if name not in ('stic', 'stic.main', 'stic.tables'): raise ValueError(f"no result {name!r}: there are 'stic', 'stic.main' and 'stic.tables'")
-    args = _path(model), label, start, out, results, SMOKE if smoke else SETTINGS
-    if name != 'stic.tables': reproduce_main(*args)
-    if name != 'stic.main': reproduce_stic(*args, n=4 if smoke else 300, full=full)
+    from vlm_selfimprove.app.studies import reproduce_part, reproduce_all
+    if name == 'stic': return reproduce_all(_path(model), label, start, out, results, smoke, full)
+    return reproduce_part(name, _path(model), label, start, out, results, smoke, full)
 
 # %% ../../nbs/app/73_cli.ipynb #916619e8
 def micro_verify(

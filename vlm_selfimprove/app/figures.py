@@ -6,11 +6,11 @@
 __all__ = ['FIGURES', 'seven_of', 'positives_only', 'stages', 'open_runs', 'named', 'reproduce_stic', 'interval_figure',
            'paper_name', 'by_benchmark', 'by_ability', 'seven_markdown', 'verdict_line']
 
-# %% ../../nbs/app/77_figures.ipynb #2f33eddc
+# %% ../../nbs/app/77_figures.ipynb #7b581fc3
 import json
 from pathlib import Path
 import matplotlib.pyplot as plt
-from .reproduce import SETTINGS, SMOKE, conditions, result, save_result, stic_runs
+from .reproduce import SETTINGS, SMOKE, conditions, in_words, result, save_result, stic_runs
 from .recipes import load_recipe
 from ..data.journal import sha256_of
 from ..data.records import PreferencePair, read_parquet, to_trl_sft, write_atomic
@@ -114,7 +114,7 @@ def reproduce_stic(
         done.append(save_result(r | more, results or f'{out}/results'))
     return done
 
-# %% ../../nbs/app/77_figures.ipynb #9df9a8f8
+# %% ../../nbs/app/77_figures.ipynb #51c9cb96
 def interval_figure(
     groups:dict, # name -> one row a seed: effect, lo, hi, shares of 1
     paper:dict={}, # name -> the paper's change, points
@@ -150,5 +150,5 @@ def seven_markdown(r): # -> str, markdown: before and after of every benchmark, 
     return '\n'.join(['| benchmark | before | after | change, each seed |', '|---|---|---|---|', *lines])
 
 def verdict_line(r): # -> str, markdown: one result in a sentence
-    lo, hi = (f'{100 * v:+.1f}' for v in r['interval'])
-    return f"**{r['verdict']}**: {r['claim']} {100 * r['effect']:+.1f} points, seeds between {lo} and {hi} (`{r['command']}`, commit `{r['commit']}`, {r['seconds'] / 60:.0f} minutes)."
+    return (f"**{r['verdict']}** ({r['settings']['recipe']['model']}): {r['claim']} {in_words(r)}, {len(r['seeds'])} seeds "
+            f"(`{r['command']}`, commit `{r['commit']}`, {r['seconds'] / 60:.0f} minutes).")
