@@ -14,8 +14,8 @@ from ..methods.stic import PROMPTS, STICRecipe
 # %% ../../nbs/app/70_recipes.ipynb #e4b1a19d
 def stic_micro():
     "The main job on the shipped micro model, a minute or two on two cores; alpha and rates chosen on scenes kept for that (LOG.md)."
-    return STICRecipe(prompts='micro', max_new_tokens=96, alpha=.05, lr=2e-4, batch=16, micro_batch=16, lora_r=16, lora_alpha=32,
-                      instruct_rows=3_000, lr2=5e-4, batch2=32, save_steps=10)
+    return STICRecipe(prompts='micro', max_new_tokens=96, alpha=.05, lr=1e-4, batch=16, micro_batch=16, lora_r=16, lora_alpha=32,
+                      instruct_rows=3_000, lr2=2e-4, batch2=32, save_steps=10)
 
 def stic_llava16_7b():
     "STIC on llava-v1.6-mistral-7b (section 5.1): 6k COCO images, 5k instruction rows; on seven benchmarks the paper reports +4.0 on average."
