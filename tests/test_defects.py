@@ -1,16 +1,14 @@
 """Four defects of public STIC code. Each test measures behaviour, finds it sound here, and then runs the defect itself
 through the same library to show that the measurement would have found it."""
-import functools
 from dataclasses import replace
 import pytest, torch
 from tinies import SHORT, mk_tiny, small_photos
-from trl.trainer import dpo_trainer
 from vlm_selfimprove.data.images import open_image
 from vlm_selfimprove.data.records import PreferencePair
 from vlm_selfimprove.evaluation import benchmarks
 from vlm_selfimprove.methods import stic
+from vlm_selfimprove.methods.variants import defect
 from vlm_selfimprove.models.vlm import attach, detach, logprobs
-from vlm_selfimprove.training.losses import rejected_logps_public
 
 
 @pytest.fixture(scope='module')
@@ -29,24 +27,6 @@ def pairs(records):
 
 # 1: at each position of the rejected text, the public code takes the best token that is NOT the text's
 
-def public_head(real):
-    "TRL's head, with the public code's numbers for the rejected half of a batch."
-    def add(model, **kw):
-        real(model, **kw)
-        head = model.forward
-        @functools.wraps(head)
-        def forward(*args, fused_lm_head=False, labels=None, **k):
-            if not fused_lm_head: return head(*args, labels=labels, **k)
-            out, half = head(*args, fused_lm_head=True, labels=labels, **k), len(labels) // 2
-            wrong = rejected_logps_public(head(*args, **k).logits[half:, :-1], labels[half:, 1:])  # (B,)
-            lp = torch.zeros_like(out.log_probs[half:])
-            lp[:, 0] = wrong
-            out.log_probs = torch.cat([out.log_probs[:half], lp])
-            return out
-        model.forward = forward
-    return add
-
-
 def rejected_change(vlm, pairs, out):
     "How much a preference training changes the log-probability of the rejected texts, measured from outside."
     asks = [dict(id=p.id, prompt=p.prompt, images=[open_image(dict(id=p.id, path=p.image))]) for p in pairs]
@@ -58,11 +38,10 @@ def rejected_change(vlm, pairs, out):
     return after - score(vlm)
 
 
-def test_rejected_texts_become_less_likely(vlm, pairs, tmp_path, monkeypatch):
+def test_rejected_texts_become_less_likely(vlm, pairs, tmp_path):
     "Preference training lowers the rejected texts themselves; the public numbers raise them."
     assert rejected_change(vlm, pairs, tmp_path/'ours') < -1
-    monkeypatch.setattr(dpo_trainer, 'add_fused_lm_head', public_head(dpo_trainer.add_fused_lm_head))
-    assert rejected_change(vlm, pairs, tmp_path/'public') > 0
+    with defect('rejected'): assert rejected_change(vlm, pairs, tmp_path/'public') > 0
 
 
 # 2: the public code notes that an image was corrupted, and shows the clean one
@@ -85,8 +64,7 @@ def test_corruption_reaches_the_model(vlm, records, tmp_path, monkeypatch):
     seen = pictures(vlm, records, tmp_path/'ours', monkeypatch)
     assert {k for k, _ in seen} == {'bad_prompt', 'lowres', 'jitter'}
     assert corrupted_where_said(seen)
-    monkeypatch.setattr(stic, 'corrupt', lambda img, kind, seed: img)
-    assert not corrupted_where_said(pictures(mk_tiny('llava'), records, tmp_path/'public', monkeypatch))
+    with defect('corruption'): assert not corrupted_where_said(pictures(mk_tiny('llava'), records, tmp_path/'public', monkeypatch))
 
 
 # 3: the public training rows have no place for the image, so training does not see it
@@ -99,15 +77,10 @@ def seen_by_training(vlm, pairs, out):
     return abs(a - b)
 
 
-def test_training_sees_the_image(vlm, pairs, tmp_path, monkeypatch):
+def test_training_sees_the_image(vlm, pairs, tmp_path):
     "The loss depends on the picture; with the pictures taken out of the rows it does not."
     assert seen_by_training(vlm, pairs, tmp_path/'ours') > 1e-3
-    real = stic.to_trl_dpo
-    def blind(pairs, **kw):
-        ds = real(pairs, **kw)
-        return ds.remove_columns('images').add_column('images', [[]] * len(ds), feature=ds.features['images'])
-    monkeypatch.setattr(stic, 'to_trl_dpo', blind)
-    assert seen_by_training(vlm, pairs, tmp_path/'public') < 1e-4
+    with defect('blind'): assert seen_by_training(vlm, pairs, tmp_path/'public') < 1e-4
 
 
 # 4: the public describe-and-respond script asks for the description without the image
@@ -118,12 +91,7 @@ def described_apart(vlm, records):
     return len(set(benchmarks.describe_and_respond(vlm, rows, max_new_tokens=64)[1]))
 
 
-def test_descriptions_see_the_image(vlm, records, monkeypatch):
+def test_descriptions_see_the_image(vlm, records):
     "Photographs are described differently; asked blindly, all of them get the same words."
     assert described_apart(vlm, records) > len(records) // 2
-    real = benchmarks.ask_all
-    def blind(vlm, rows, prompt=None, *args, **kw):
-        if not isinstance(prompt, str): return real(vlm, rows, prompt, *args, **kw)
-        return [t[0] for t in vlm.generate([dict(id=r['id'], prompt=prompt, images=[]) for r in rows])]
-    monkeypatch.setattr(benchmarks, 'ask_all', blind)
-    assert described_apart(vlm, records) == 1
+    with defect('describe'): assert described_apart(vlm, records) == 1

@@ -6,8 +6,9 @@
 __all__ = ['COMMANDS', 'micro_images', 'stic', 'demo', 'evaluate', 'report', 'micro_train', 'compare', 'export', 'reproduce',
            'micro_verify', 'usage', 'main']
 
-# %% ../../nbs/app/73_cli.ipynb #827ced5c
+# %% ../../nbs/app/73_cli.ipynb #a5b1e286
 import json, sys
+from dataclasses import replace
 from pathlib import Path
 from fastcore.script import Param, anno_parser
 
@@ -97,7 +98,7 @@ def evaluate(
         if k in m: print(f'{name:42} {100 * f(m[k]):.1f}')
     print('answers that could not be parsed:', m['failures'])
 
-# %% ../../nbs/app/73_cli.ipynb #d92a0ac0
+# %% ../../nbs/app/73_cli.ipynb #5e20eea6
 def report(run:str='runs/demo'): # run folder
     "Write a run's report again."
     from vlm_selfimprove.app.report import write_report
@@ -107,10 +108,13 @@ def micro_train(
     out:str='runs/base', # folder for the checkpoints; an interrupted training goes on there
     seed:int=0, # of weights and data order
     bias:float=1., # share of nouns and places with bad habits: 0, 0.5, 1
+    share:float=1., # of the samples that tower, projector and alignment see; 0.5 with seed 2 is the weaker model that ships
 ):
     "Train a base and its language counterpart from nothing (about an hour on one core, less on two or on a GPU)."
     from vlm_selfimprove.models.base import BaseRecipe, train_base
-    print(train_base(out, BaseRecipe(seed=seed, bias=bias)))
+    r = BaseRecipe(seed=seed, bias=bias)
+    fewer = {k: int(share * getattr(r, k)) for k in ('tower', 'project', 'align', 'polish')}
+    print(train_base(out, replace(r, **fewer)))
 
 # %% ../../nbs/app/73_cli.ipynb #e996446d
 _runs = Param('run folders, two or more; each is compared with the first', str, nargs='+')
@@ -129,9 +133,9 @@ def export(
     from vlm_selfimprove.app.export import export_run
     return export_run(run, to, out)
 
-# %% ../../nbs/app/73_cli.ipynb #a4c371e0
+# %% ../../nbs/app/73_cli.ipynb #f1381d87
 def reproduce(
-    name:str, # stic for the headlines of every page, or one part: stic.main, stic.tables, stic.bases, stic.fig05 ... (--help lists none: a wrong name does)
+    name:str, # stic for the headlines of every page, or one part: stic.main, stic.tables, stic.bases, stic.fig05 ...; a name that does not exist lists them
     model:str='micro', # path of a base, or 'micro' or 'micro-weak'
     label:str='shipped', # what the base is called in the results
     start:int=4_000_000, # first scene seed of the evaluation
@@ -139,11 +143,12 @@ def reproduce(
     results:str='', # folder of the result files; default OUT/results
     smoke:bool=False, # the smallest settings, to see that it runs
     full:bool=False, # with stic: also the ablations, the defects, the supervised rows; with stic.tables: Table 3
+    seeds:int=0, # training seeds; default: three where the paper claims something, one for ablations
 ):
     "Compute a result of the papers in the micro world, with verdicts."
-    from vlm_selfimprove.app.studies import reproduce_part, reproduce_all
-    if name == 'stic': return reproduce_all(_path(model), label, start, out, results, smoke, full)
-    return reproduce_part(name, _path(model), label, start, out, results, smoke, full)
+    from vlm_selfimprove.app.parts import reproduce_all, reproduce_part
+    args = _path(model), label, start, out, results, smoke, full, seeds
+    return reproduce_all(*args) if name == 'stic' else reproduce_part(name, *args)
 
 # %% ../../nbs/app/73_cli.ipynb #916619e8
 def micro_verify(
