@@ -133,21 +133,21 @@ def export(
     from vlm_selfimprove.app.export import export_run
     return export_run(run, to, out)
 
-# %% ../../nbs/app/73_cli.ipynb #f1381d87
+# %% ../../nbs/app/73_cli.ipynb #97a2562b
 def reproduce(
     name:str, # stic for the headlines of every page, or one part: stic.main, stic.tables, stic.bases, stic.fig05 ...; a name that does not exist lists them
     model:str='micro', # path of a base, or 'micro' or 'micro-weak'
     label:str='shipped', # what the base is called in the results
     start:int=4_000_000, # first scene seed of the evaluation
-    out:str='runs/reproduce', # run folders; an interrupted call goes on there
+    out:str='', # run folders, where an interrupted call goes on; default runs/reproduce, with --smoke runs/smoke
     results:str='', # folder of the result files; default OUT/results
     smoke:bool=False, # the smallest settings, to see that it runs
-    full:bool=False, # with stic: also the ablations, the defects, the supervised rows; with stic.tables: Table 3
+    full:bool=False, # with stic: also Table 3, the supervised rows, the ablations and the defects; with stic.tables: Table 3
     seeds:int=0, # training seeds; default: three where the paper claims something, one for ablations
 ):
     "Compute a result of the papers in the micro world, with verdicts."
     from vlm_selfimprove.app.parts import reproduce_all, reproduce_part
-    args = _path(model), label, start, out, results, smoke, full, seeds
+    args = _path(model), label, start, out or ('runs/smoke' if smoke else 'runs/reproduce'), results, smoke, full, seeds
     return reproduce_all(*args) if name == 'stic' else reproduce_part(name, *args)
 
 # %% ../../nbs/app/73_cli.ipynb #916619e8

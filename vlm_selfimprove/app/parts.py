@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['RULES', 'KINDS_APART', 'HEADLINES', 'checkpoints', 'stopping', 'groups_of', 'seen_as', 'described', 'plain_run',
-           'similarity', 'supervised', 'bases', 'parts', 'reproduce_part', 'reproduce_all']
+           'similarity', 'supervised', 'bases', 'headroom', 'described_rows', 'parts', 'reproduce_part',
+           'reproduce_all']
 
-# %% ../../nbs/app/80_parts.ipynb #d4e7809e
-import json
+# %% ../../nbs/app/80_parts.ipynb #adf48760
+import json, time
 from dataclasses import replace
 from pathlib import Path
 import numpy as np
@@ -17,18 +18,20 @@ from .reproduce import MADE_BY, SETTINGS, SMOKE, recipe_of, reproduce_main, resu
 from .run import Log, look_at
 from .studies import SIZES, SMALL, STUDIES, bench, outcome, pick, study
 from ..data.journal import sha256_of
-from ..data.records import write_atomic
-from ..evaluation.benchmarks import MEASURES, ask_all, compare, measure, picture, read_rows, scene_rows, score_descriptions
+from ..data.records import read_parquet, write_atomic
+from ..evaluation.benchmarks import MEASURES, ask_all, compare, measure, micro_items, picture, read_rows, scene_rows, score_answers, score_descriptions
 from ..evaluation.overlap import LOOKS, correlation, overlap, tsne
-from ..evaluation.seven import SEVEN, items as seven_items
+from ..evaluation.seven import SEVEN, items as seven_items, measure_seven
 from ..evaluation.statistics import f1_of_counts, paired_bootstrap
-from ..methods.stic import PROMPTS, propose, stage1
+from ..methods.stic import PROMPTS, infuse, propose, stage1, stage2
 from ..methods.variants import Keep, label_free, sft_only
 from ..models.micro import micro_path
 from ..models.vlm import attach, detach, embed, load_vlm, weights_key
-from ..world.scenes import STYLES
+from ..world.language import truth
+from ..world.render import render
+from ..world.scenes import STYLES, mk_scene
 
-# %% ../../nbs/app/80_parts.ipynb #a2a7f845
+# %% ../../nbs/app/80_parts.ipynb #5cf1eef6
 RULES = ('likelihood', 'preference', 'agreement')
 
 def checkpoints(
@@ -36,10 +39,11 @@ def checkpoints(
     every:int=16, # steps
 ) -> list[dict]: # step, facts (per item), scores without labels; in the order of steps
     "Train too long, and look at every checkpoint with and without labels."
-    n, out = b.sizes['arm'], b.run/'stopping'
+    n, r = b.sizes['arm'], replace(b.r, lr=2 * b.r.lr, epochs=4)
     ps, held = b.pairs[:n], b.pairs[n:n + b.sizes['held']]
+    out = b.run/f"stopping-{sha256_of([vars(r), every, [p.id for p in ps + held], b.items[0]])[:8]}"  # other settings, other folder
     with b.log.stage('stopping'):
-        stage1(b.vlm, ps, out, replace(b.r, lr=2 * b.r.lr, epochs=4), callbacks=(Keep(out/'steps', every),))
+        stage1(b.vlm, ps, out, r, callbacks=(Keep(out/'steps', every),))
         got = []
         for p in sorted((out/'steps').iterdir(), key=lambda p: int(p.name[5:])):
             f = out/f'{p.name}.json'
@@ -82,7 +86,7 @@ def described(vlm, groups, path, prompts): # -> dict: group -> (n, 3) fact count
     write_atomic(Path(path), json.dumps(dict(key=key, facts=facts)).encode())
     return {k: np.array(v) for k, v in facts.items()}
 
-# %% ../../nbs/app/80_parts.ipynb #ab29dca4
+# %% ../../nbs/app/80_parts.ipynb #63d191da
 def plain_run(model, label, s, out, sizes, groups): # -> overlaps, facts before and after of each group; seconds; VLM; features of the training images
     "Stage 1 on plain images, and the descriptions of every group before and after."
     from vlm_selfimprove.app.cli import micro_images
@@ -104,20 +108,23 @@ def plain_run(model, label, s, out, sizes, groups): # -> overlaps, facts before 
 
 def similarity(model, label, out='runs/reproduce', results='', sizes=SIZES, start=4_500_000, n=150): # -> result; arguments as in `study`
     "Figure 8: overlap and gain over sixteen looks of one kind of scene, with a picture of four benchmarks."
-    groups, got, table, seconds = groups_of(min(n, sizes['scenes']), start + 100_000), [], [], 0
+    groups, got, beside, table, seconds = groups_of(min(n, sizes['scenes']), start + 100_000), [], [], [], 0
     judged = [k for k in groups if k not in KINDS_APART]
     for s in sizes['seeds']:
         o, before, after, t, vlm, train = plain_run(model, label, s, out, sizes, groups); seconds += t
         table.append({k: dict(overlap=o[k], before=f1_of_counts(before[k]), **paired_bootstrap(before[k], after[k], f1_of_counts, 500)) for k in groups})
         pick = lambda x: [x[k] for k in judged]
+        f1 = {k: f1_of_counts(before[k]) for k in groups}
+        beside.append(dict(styles=correlation([o[k] for k in STYLES], [before[k] for k in STYLES], [after[k] for k in STYLES], f1_of_counts, 500),
+                           legibility=correlation(pick(f1), pick(before), pick(after), f1_of_counts, 500)))
         got.append(dict(name=f'rho over {len(judged)} looks', **correlation(pick(o), pick(before), pick(after), f1_of_counts, 500)))
     benchmarks = {k: embed(vlm, [picture(x) for x in seven_items(k, min(200, 4 * sizes['scenes']))]).numpy() for k in ('science', 'text', 'chart', 'math')}
     conf = {k: v for k, v in sizes.items() if k not in ('seeds', 'recipe')} | dict(start=start, scenes_a_group=len(groups['plain']), recipe=vars(recipe_of(label, 0, sizes)) | dict(seed='see seeds'))
     r = result(f'stic_fig08_{label}', 'The more the images of a benchmark overlap with the training images, the more it gains (Figure 8).', got, sizes['seeds'], conf, seconds, +1,
                MADE_BY + ('evaluation/overlap.py', 'app/studies.py', 'app/parts.py'), 'rho')
-    return save_result(r | dict(groups=table, overlaps={k: overlap(train, v) for k, v in benchmarks.items()}, tsne=tsne(dict(training=train[:200]) | benchmarks)), results or f'{out}/results')
+    return save_result(r | dict(beside=beside, groups=table, overlaps={k: overlap(train, v) for k, v in benchmarks.items()}, tsne=tsne(dict(training=train[:200]) | benchmarks)), results or f'{out}/results')
 
-# %% ../../nbs/app/80_parts.ipynb #5bb7c075
+# %% ../../nbs/app/80_parts.ipynb #3ce301fc
 def supervised(model, label, out='runs/reproduce', results='', sizes=SIZES, start=4_500_000): # -> result; arguments as in `study`
     "Plain fine-tuning on more and more rows, beside finished STIC runs OUT/LABEL-SEED."
     from vlm_selfimprove.app.cli import micro_images
@@ -135,9 +142,11 @@ def supervised(model, label, out='runs/reproduce', results='', sizes=SIZES, star
     against = lambda g, a, b: dict(name=f'{a} direct, {b} describe-and-respond', before=float(np.mean(g[a]['vqa'])), after=float(np.mean(g[b]['dar'])), **paired_bootstrap(g[a]['vqa'], g[b]['dar']))
     arms = {k: {m: [named(compare(g['base'], g[k]), MEASURES[m][0]) for g in got] for m in MEASURES} for k in got[0] if k != 'base'}
     conf = {k: v for k, v in sizes.items() if k not in ('seeds', 'recipe')} | dict(start=start, recipe=vars(b.r) | dict(model=label, seed='see seeds'))
+    accs = [[float(np.mean(g[f'{n:,} rows']['vqa'])) for n in parts] for g in got]
+    equal = [float(np.exp(np.interp(x, a, np.log(parts)))) if a[0] <= (x := float(np.mean(g['STIC']['dar']))) <= a[-1] and a == sorted(a) else None for g, a in zip(got, accs)]
     text = 'STIC with describe-and-respond answers more than plain fine-tuning on 3.3 times as many supervised rows (abstract: 70 % less).'
     r = result(f'stic_supervised_{label}', text, [against(g, last, 'STIC') for g in got], sizes['seeds'], conf, seconds, +1, MADE_BY + ('methods/variants.py', 'app/studies.py', 'app/parts.py'))
-    return save_result(r | dict(arms=arms, against={k: [against(g, k, 'STIC') for g in got] for k in arms}), results or f'{out}/results')
+    return save_result(r | dict(equal_at=equal, arms=arms, against={k: [against(g, k, 'STIC') for g in got] for k in arms}), results or f'{out}/results')
 
 # %% ../../nbs/app/80_parts.ipynb #da2d740b
 def bases(
@@ -159,16 +168,72 @@ def bases(
     r = result('stic_tab01_bases', 'The stronger base gains more than the weaker one, on the mean of seven benchmarks (Table 1).', rows, seeds, conf, 0, +1, MADE_BY + ('app/studies.py', 'app/parts.py',))
     return save_result(r | dict(strength={l: float(read(l, 'base', 'direct').mean()) for l in labels}), results or f'{out}/results')
 
-# %% ../../nbs/app/80_parts.ipynb #1d44bd20
+# %% ../../nbs/app/80_parts.ipynb #f3d9d58b
+def headroom(model, label, out='runs/reproduce', results='', sizes=SIZES, start=4_500_000): # -> result; arguments as in `study`
+    "Which description is read, by whom, and how many questions that answers."
+    vlm, prompts, got, t0 = load_vlm(model), PROMPTS[recipe_of(model, 0, sizes).prompts], {}, time.time()
+    rows = micro_items(start, 0, 2 * sizes['questions'])[1]
+    true = [truth(mk_scene(r['seed'], r['kind'], r['style'])) for r in rows]
+    careful = ask_all(vlm, rows, prompts.good, 96)
+    def read(v, ds):
+        asked = {r['id']: prompts.infuse(d, r['prompt']) if d else r['prompt'] for r, d in zip(rows, ds)}
+        return score_answers(ask_all(v, rows, lambda r: asked[r['id']]), rows)['correct'].astype(int).tolist()
+    def reader(v): return {'none': read(v, [''] * len(rows)), 'its ordinary one': read(v, ask_all(v, rows, prompts.describe, 96)), "the base's careful one": read(v, careful), 'the true one': read(v, true)}
+    got['base'] = [reader(vlm)]
+    for s in sizes['seeds']:
+        tuned = attach(vlm, Path(out)/f'{label}-{s}/adapter')
+        try: got.setdefault('STIC', []).append(reader(tuned))
+        finally: detach(tuned)
+    direct = got['base'][0]['none']
+    table = {f'{who} reads {what}': [dict(name='accuracy', before=float(np.mean(direct)), after=float(np.mean(x[what])), **paired_bootstrap(direct, x[what])) for x in xs]
+             for who, xs in got.items() for what in xs[0]}
+    conf = {k: v for k, v in sizes.items() if k not in ('seeds', 'recipe')} | dict(start=start, recipe=vars(recipe_of(label, 0, sizes)) | dict(seed='see seeds'))
+    r = result(f'stic_headroom_{label}', 'Which description is read, by whom, against the base asked directly.', [], sizes['seeds'], conf, time.time() - t0, 0, MADE_BY + ('methods/variants.py', 'app/studies.py', 'app/parts.py'))
+    return save_result(r | dict(table=table), results or f'{out}/results')
+
+# %% ../../nbs/app/80_parts.ipynb #2086615c
+def described_rows(model, label, out='runs/reproduce', results='', sizes=SIZES, start=4_500_000, n=300): # -> result; arguments as in `study`; n items
+    "Stage 2 with requests for descriptions among its rows: what it does to the open benchmark, and to questions."
+    got, seconds = [], 0
+    for s in sizes['seeds']:
+        b = bench(model, label, s, out, sizes, start); prompts = PROMPTS[b.r.prompts]
+        folder = b.run/'described'; folder.mkdir(exist_ok=True)
+        scenes = [mk_scene(i) for i in range(sizes['rows'] // 10)]
+        for i, x in enumerate(scenes): render(x).save(folder/f'{i}.png')
+        asked = [dict(id=f'careful-{i}', image=str(folder/f'{i}.png'), prompt=prompts.good, answer=truth(x)) for i, x in enumerate(scenes)]
+        with b.log.stage('described'):
+            tuned = attach(b.vlm, b.main/'stage1/adapter')
+            try: more = infuse(tuned, asked, folder, b.r, weights_key(tuned))
+            finally: detach(tuned)
+            rows = read_parquet(b.main/'infused/data.parquet') + more
+            new = stage2(b.vlm, rows, folder/'stage2', b.r, b.main/'stage1/adapter')['adapter']
+            g = {}
+            for who, adapter in {'base': None, 'STIC': b.main/'adapter', 'with descriptions': new}.items():
+                tuned = attach(b.vlm, adapter) if adapter else b.vlm
+                try: g[who] = {a: measure_seven(tuned, n, a == 'describe-and-respond', ('open',))['open'] for a in ('direct', 'describe-and-respond')}
+                finally: detach(tuned)
+            g['questions'] = {k: compare(b.base, outcome(b, f'described_{k}'.replace(' ', '_'), a)) for k, a in {'STIC': b.main/'adapter', 'with descriptions': new}.items()}
+        got.append(g); seconds += b.log.seconds['described']
+    against = lambda g, m: dict(failures=m['failures'], after=m['value'], **paired_bootstrap(np.array(g['base']['direct']['items']) / 100, np.array(m['items']) / 100))
+    table = {f'{who}, {a}': [against(g, g[who][a]) for g in got] for who in ('base', 'STIC', 'with descriptions') for a in ('direct', 'describe-and-respond')}
+    questions = {k: {m: [named(g['questions'][k], MEASURES[m][0]) for g in got] for m in MEASURES} for k in ('STIC', 'with descriptions')}
+    conf = {k: v for k, v in sizes.items() if k not in ('seeds', 'recipe')} | dict(start=start, items=n, recipe=vars(b.r) | dict(model=label, seed='see seeds'))
+    r = result(f'stic_described_{label}', 'Stage 2 with requests for descriptions among its rows.', [], sizes['seeds'], conf, seconds, 0, MADE_BY + ('app/studies.py', 'app/parts.py'))
+    return save_result(r | dict(table=table, arms=questions, reference='STIC'), results or f'{out}/results')
+
+# %% ../../nbs/app/80_parts.ipynb #36f495d8
 def parts(model, label, start, out, results, small, full, seeds=0): # -> dict: name of a part -> function without arguments
     "Every part of the reproduction of STIC, in an order in which each finds what it needs."
     sizes, main = (SMALL, SMOKE) if small else (SIZES, SETTINGS)
     fewer = lambda s, n: s | dict(seeds=tuple(range(seeds or min(n, len(s['seeds'])))))
-    args, mine = (model, label, start, out, results, fewer(main, 3)), lambda n: (model, label, out, results, fewer(sizes, n), start + 500_000)
-    a_study = lambda name: lambda: study(name, *mine(3 if STUDIES[name][2] else 1))
-    return {'stic.main': lambda: reproduce_main(*args), 'stic.tables': lambda: reproduce_stic(*args, **(dict(n=4) if small else {}), full=full),
-            'stic.bases': lambda: bases(out=out, results=results, seeds=args[-1]['seeds']), 'stic.fig08': lambda: similarity(*mine(3)),
-            'stic.supervised': lambda: supervised(*mine(3)), 'stic.stopping': lambda: stopping(*mine(1)), **{f'stic.{k}': a_study(k) for k in STUDIES}}
+    args = model, label, start, out, results, fewer(main, 3)
+    mine = lambda n, **other: (model, label, out, results, fewer(sizes, n) | other, start + 500_000)
+    few, thrice = dict(n=4) if small else {}, dict(stage2=dict(questions=main['questions']))  # the explanation of a failed claim gets all seeds and questions
+    a_study = lambda k: lambda: study(k, *mine(3 if STUDIES[k][2] or k in thrice else 1, **thrice.get(k, {})))
+    return {'stic.main': lambda: reproduce_main(*args), 'stic.tables': lambda: reproduce_stic(*args, **few, full=full),
+            'stic.bases': lambda: bases(('weak', label), out, results, args[-1]['seeds']), 'stic.fig08': lambda: similarity(*mine(3)),
+            'stic.supervised': lambda: supervised(*mine(3)), 'stic.headroom': lambda: headroom(*mine(1)), 'stic.described': lambda: described_rows(*mine(1), **few),
+            'stic.stopping': lambda: stopping(*mine(1)), **{f'stic.{k}': a_study(k) for k in STUDIES}}
 
 HEADLINES = ('stic.main', 'stic.tables', 'stic.fig05', 'stic.fig07', 'stic.fig08')
 
@@ -186,5 +251,5 @@ def reproduce_all(model, label, start=4_000_000, out='runs/reproduce', results='
     every = parts(model, label, start, out, results, small, full, seeds)
     for name in [n for n in every if n in HEADLINES or full and n != 'stic.bases']: every[name]()
     if model == str(micro_path()):
-        for name in ('stic.main', 'stic.tables'): reproduce_part(name, str(micro_path('micro-weak')), 'weak', start, out, results, small, False, seeds)
+        for name in ('stic.main', 'stic.tables', *(['stic.headroom'] if full else [])): reproduce_part(name, str(micro_path('micro-weak')), 'weak', start, out, results, small, False, seeds)
         every['stic.bases']()

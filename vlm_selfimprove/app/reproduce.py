@@ -17,18 +17,18 @@ from ..data.records import write_atomic
 from ..evaluation.benchmarks import micro_items, read_rows
 from ..evaluation.statistics import verdict
 
-# %% ../../nbs/app/74_reproduce.ipynb #967eac84
+# %% ../../nbs/app/74_reproduce.ipynb #e8182f03
 CLAIMS = dict(
     objects=('object F1, ordinary prompts', 'After STIC, descriptions under ordinary prompts name what is there: object F1 rises (§4, Fig. 6).'),
     facts=('fact F1, ordinary prompts', 'After STIC, descriptions under ordinary prompts are truer: fact F1 rises (§4).'),
     vqa=('question accuracy, direct', 'After STIC, questions are answered better without describing first (§6, Table 2: +2.9 on average).'),
     dar_gain=('question accuracy, describe-and-respond', 'Describing before answering helps more after STIC than before (§6, Table 2).'),
     vqa_dar=('direct before, describe-and-respond after', 'STIC with describe-and-respond answers more questions than the base does directly (Table 1).'))
-SETTINGS = dict(images=3_072, rows=3_000, scenes=500, questions=1_600, seeds=(0, 1, 2), recipe={})  # fixed before any verdict
+SETTINGS = dict(images=3_072, rows=3_000, scenes=500, questions=1_600, seeds=(0, 1, 2), recipe={})  # fixed before these runs; LOG.md counts the freezes
 SMOKE = dict(images=24, rows=32, scenes=8, questions=8, seeds=(0,), recipe=dict(batch=2, micro_batch=2, batch2=4, save_steps=100))  # to see that it runs
 
-# %% ../../nbs/app/74_reproduce.ipynb #599208ab
-MADE_BY = ('world/*.py', 'data/*.py', 'training/*.py', 'methods/stic.py', 'models/vlm.py', 'evaluation/[bms]*.py', 'weights/hashes.json')
+# %% ../../nbs/app/74_reproduce.ipynb #23d8c696
+MADE_BY = ('app/recipes.py', 'app/reproduce.py', 'app/run.py', 'world/*.py', 'data/*.py', 'training/*.py', 'methods/stic.py', 'models/vlm.py', 'evaluation/[bms]*.py', 'weights/hashes.json')
 
 def code_key(
     root=files('vlm_selfimprove'), # the package's folder
@@ -63,14 +63,16 @@ def in_words(r): # -> str: effect and interval of a result, in points (or as the
     e, lo, hi = ((f'{100 * v:+.1f}' if r['unit'] == 'points' else f'{v:+.2f}') for v in (r['effect'], *r['interval']))
     return f'{e} [{lo}, {hi}]'
 
-# %% ../../nbs/app/74_reproduce.ipynb #a4114ad5
+# %% ../../nbs/app/74_reproduce.ipynb #17d69fde
 def recipe_of(model, seed, settings): # -> STICRecipe of the main job
     return load_recipe('stic_micro', dict(model=model, seed=seed) | settings['recipe'])
 
 def data_of(out, seed, settings): # -> folder with images/ and instructions.jsonl; each training seed has scenes of its own
     from vlm_selfimprove.app.cli import micro_images
-    data = Path(out)/f'data-{seed}'
-    if not (data/'instructions.jsonl').exists(): micro_images(data, settings['images'], 500_000 + 10_000 * seed, settings['rows'])
+    data, want = Path(out)/f'data-{seed}', (settings['images'], settings['rows'])
+    if not (data/'instructions.jsonl').exists(): micro_images(data, want[0], 500_000 + 10_000 * seed, want[1])
+    have = len(list((data/'images').iterdir())), len((data/'instructions.jsonl').read_text().splitlines())
+    if have != want: raise ValueError(f'{data} holds {have[0]} images and {have[1]} rows, these settings need {want[0]} and {want[1]}: give another --out, or remove it')
     return data
 
 def stic_runs(

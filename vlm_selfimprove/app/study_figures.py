@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SHOWN', 'COLORS', 'pooled', 'arms_markdown', 'arms_figure', 'axes_of', 'scaling_figure', 'stopping_figure',
-           'stopping_markdown', 'tsne_figure', 'similarity_figure']
+           'stopping_markdown', 'headroom_markdown', 'described_markdown', 'tsne_figure', 'similarity_figure']
 
 # %% ../../nbs/app/79_study_figures.ipynb #4fcaa3f6
 import matplotlib.pyplot as plt
@@ -76,6 +76,20 @@ def stopping_figure(
 def stopping_markdown(r): # -> str, markdown: what each rule keeps, and what it gains over the last checkpoint
     lines = [f"| {k} | {', '.join(str(x['step']) for x in v)} | {', '.join(f'''{100 * x['after']:.1f}''' for x in v)} | {pooled(v)} |" for k, v in r['rules'].items()]
     return '\n'.join(['| rule | step kept, each seed | fact F1 | against the last checkpoint |', '|---|---|---|---|', *lines])
+
+# %% ../../nbs/app/79_study_figures.ipynb #1a11e62e
+def headroom_markdown(
+    rs:list[dict], # results of the part headroom, one a base
+) -> str: # markdown
+    "Accuracy for each reader and each description, and the change from the base asked directly."
+    cell = lambda v: f"{100 * sum(x['after'] for x in v) / len(v):.1f} ({pooled(v)})"
+    lines = [f"| {k} | {' | '.join(cell(r['table'][k]) for r in rs)} |" for k in rs[0]['table']]
+    return '\n'.join([f"| | {' | '.join(r['settings']['recipe']['model'] for r in rs)} |", '|---' * (len(rs) + 1) + '|', *lines])
+
+def described_markdown(r): # -> str, markdown: the open benchmark, points and replies without any object, for each model and way of asking
+    mean = lambda v, k: sum(x[k] for x in v) / len(v)
+    lines = [f"| {k} | {100 * mean(v, 'after'):.1f} | {pooled(v)} | {mean(v, 'failures'):.0f} |" for k, v in r['table'].items()]
+    return '\n'.join(['| | open, points | against the base asked directly | replies without any object |', '|---|---|---|---|', *lines])
 
 # %% ../../nbs/app/79_study_figures.ipynb #8ad7da97
 def tsne_figure(
