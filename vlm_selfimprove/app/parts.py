@@ -7,12 +7,12 @@ __all__ = ['RULES', 'KINDS_APART', 'HEADLINES', 'checkpoints', 'stopping', 'grou
            'similarity', 'supervised', 'bases', 'headroom', 'described_rows', 'parts', 'reproduce_part',
            'reproduce_all']
 
-# %% ../../nbs/app/80_parts.ipynb #adf48760
+# %% ../../nbs/app/80_parts.ipynb #49a3eb65
 import json, time
 from dataclasses import replace
 from pathlib import Path
 import numpy as np
-from .figures import named, reproduce_stic
+from .figures import named, reproduce_stic, seven_of
 from .recipes import load_recipe
 from .reproduce import MADE_BY, SETTINGS, SMOKE, recipe_of, reproduce_main, result, save_result
 from .run import Log, look_at
@@ -21,7 +21,7 @@ from ..data.journal import sha256_of
 from ..data.records import read_parquet, write_atomic
 from ..evaluation.benchmarks import MEASURES, ask_all, compare, measure, micro_items, picture, read_rows, scene_rows, score_answers, score_descriptions
 from ..evaluation.overlap import LOOKS, correlation, overlap, tsne
-from ..evaluation.seven import SEVEN, items as seven_items, measure_seven
+from ..evaluation.seven import SEVEN, items as seven_items, table_seven
 from ..evaluation.statistics import f1_of_counts, paired_bootstrap
 from ..methods.stic import PROMPTS, infuse, propose, stage1, stage2
 from ..methods.variants import Keep, label_free, sft_only
@@ -191,7 +191,7 @@ def headroom(model, label, out='runs/reproduce', results='', sizes=SIZES, start=
     r = result(f'stic_headroom_{label}', 'Which description is read, by whom, against the base asked directly.', [], sizes['seeds'], conf, time.time() - t0, 0, MADE_BY + ('methods/variants.py', 'app/studies.py', 'app/parts.py'))
     return save_result(r | dict(table=table), results or f'{out}/results')
 
-# %% ../../nbs/app/80_parts.ipynb #2086615c
+# %% ../../nbs/app/80_parts.ipynb #e524c9dc
 def described_rows(model, label, out='runs/reproduce', results='', sizes=SIZES, start=4_500_000, n=300): # -> result; arguments as in `study`; n items
     "Stage 2 with requests for descriptions among its rows: what it does to the open benchmark, and to questions."
     got, seconds = [], 0
@@ -207,21 +207,24 @@ def described_rows(model, label, out='runs/reproduce', results='', sizes=SIZES, 
             finally: detach(tuned)
             rows = read_parquet(b.main/'infused/data.parquet') + more
             new = stage2(b.vlm, rows, folder/'stage2', b.r, b.main/'stage1/adapter')['adapter']
-            g = {}
-            for who, adapter in {'base': None, 'STIC': b.main/'adapter', 'with descriptions': new}.items():
+            seven = Path(out)/f'{label}-seven'; seven.mkdir(exist_ok=True); g = {}
+            for who, slug, adapter in (('base', 'base', None), ('STIC', f'stic-{s}', b.main/'adapter'), ('with descriptions', f'described-{s}', new)):
                 tuned = attach(b.vlm, adapter) if adapter else b.vlm
-                try: g[who] = {a: measure_seven(tuned, n, a == 'describe-and-respond', ('open',))['open'] for a in ('direct', 'describe-and-respond')}
+                try: g[who] = {a: seven_of(tuned, seven/f'{slug}-{k}.json', n, k == 'dar') for k, a in (('direct', 'direct'), ('dar', 'describe-and-respond'))}
                 finally: detach(tuned)
             g['questions'] = {k: compare(b.base, outcome(b, f'described_{k}'.replace(' ', '_'), a)) for k, a in {'STIC': b.main/'adapter', 'with descriptions': new}.items()}
         got.append(g); seconds += b.log.seconds['described']
-    against = lambda g, m: dict(failures=m['failures'], after=m['value'], **paired_bootstrap(np.array(g['base']['direct']['items']) / 100, np.array(m['items']) / 100))
-    table = {f'{who}, {a}': [against(g, g[who][a]) for g in got] for who in ('base', 'STIC', 'with descriptions') for a in ('direct', 'describe-and-respond')}
+    first = lambda g: g['base']['direct']
+    against = lambda g, m: dict(failures=m['open']['failures'], **named(table_seven(first(g), m), 'open'))
+    asked = [(w, a) for w in ('base', 'STIC', 'with descriptions') for a in ('direct', 'describe-and-respond')]
+    table, mean = ({f'{w}, {a}': [f(g, g[w][a]) for g in got] for w, a in asked} for f in (against, lambda g, m: named(table_seven(first(g), m), 'mean')))
     questions = {k: {m: [named(g['questions'][k], MEASURES[m][0]) for g in got] for m in MEASURES} for k in ('STIC', 'with descriptions')}
     conf = {k: v for k, v in sizes.items() if k not in ('seeds', 'recipe')} | dict(start=start, items=n, recipe=vars(b.r) | dict(model=label, seed='see seeds'))
-    r = result(f'stic_described_{label}', 'Stage 2 with requests for descriptions among its rows.', [], sizes['seeds'], conf, seconds, 0, MADE_BY + ('app/studies.py', 'app/parts.py'))
-    return save_result(r | dict(table=table, arms=questions, reference='STIC'), results or f'{out}/results')
+    text = "With requests for descriptions among stage 2's rows, STIC with describe-and-respond is better than the base asked directly, on the mean of seven benchmarks (Table 1, another stage 2)."
+    r = result(f'stic_described_{label}', text, mean['with descriptions, describe-and-respond'], sizes['seeds'], conf, seconds, +1, MADE_BY + ('methods/variants.py', 'app/studies.py', 'app/parts.py'))
+    return save_result(r | dict(table=table, mean=mean, arms=questions, reference='STIC'), results or f'{out}/results')
 
-# %% ../../nbs/app/80_parts.ipynb #36f495d8
+# %% ../../nbs/app/80_parts.ipynb #5675c392
 def parts(model, label, start, out, results, small, full, seeds=0): # -> dict: name of a part -> function without arguments
     "Every part of the reproduction of STIC, in an order in which each finds what it needs."
     sizes, main = (SMALL, SMOKE) if small else (SIZES, SETTINGS)
@@ -232,7 +235,7 @@ def parts(model, label, start, out, results, small, full, seeds=0): # -> dict: n
     a_study = lambda k: lambda: study(k, *mine(3 if STUDIES[k][2] or k in thrice else 1, **thrice.get(k, {})))
     return {'stic.main': lambda: reproduce_main(*args), 'stic.tables': lambda: reproduce_stic(*args, **few, full=full),
             'stic.bases': lambda: bases(('weak', label), out, results, args[-1]['seeds']), 'stic.fig08': lambda: similarity(*mine(3)),
-            'stic.supervised': lambda: supervised(*mine(3)), 'stic.headroom': lambda: headroom(*mine(1)), 'stic.described': lambda: described_rows(*mine(1), **few),
+            'stic.supervised': lambda: supervised(*mine(3)), 'stic.headroom': lambda: headroom(*mine(1)), 'stic.described': lambda: described_rows(*mine(3), **few),
             'stic.stopping': lambda: stopping(*mine(1)), **{f'stic.{k}': a_study(k) for k in STUDIES}}
 
 HEADLINES = ('stic.main', 'stic.tables', 'stic.fig05', 'stic.fig07', 'stic.fig08')

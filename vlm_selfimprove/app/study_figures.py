@@ -77,7 +77,7 @@ def stopping_markdown(r): # -> str, markdown: what each rule keeps, and what it 
     lines = [f"| {k} | {', '.join(str(x['step']) for x in v)} | {', '.join(f'''{100 * x['after']:.1f}''' for x in v)} | {pooled(v)} |" for k, v in r['rules'].items()]
     return '\n'.join(['| rule | step kept, each seed | fact F1 | against the last checkpoint |', '|---|---|---|---|', *lines])
 
-# %% ../../nbs/app/79_study_figures.ipynb #1a11e62e
+# %% ../../nbs/app/79_study_figures.ipynb #efa48d7f
 def headroom_markdown(
     rs:list[dict], # results of the part headroom, one a base
 ) -> str: # markdown
@@ -86,10 +86,10 @@ def headroom_markdown(
     lines = [f"| {k} | {' | '.join(cell(r['table'][k]) for r in rs)} |" for k in rs[0]['table']]
     return '\n'.join([f"| | {' | '.join(r['settings']['recipe']['model'] for r in rs)} |", '|---' * (len(rs) + 1) + '|', *lines])
 
-def described_markdown(r): # -> str, markdown: the open benchmark, points and replies without any object, for each model and way of asking
+def described_markdown(r): # -> str, markdown: the open benchmark and the mean of seven, for each model and way of asking, against the base asked directly
     mean = lambda v, k: sum(x[k] for x in v) / len(v)
-    lines = [f"| {k} | {100 * mean(v, 'after'):.1f} | {pooled(v)} | {mean(v, 'failures'):.0f} |" for k, v in r['table'].items()]
-    return '\n'.join(['| | open, points | against the base asked directly | replies without any object |', '|---|---|---|---|', *lines])
+    lines = [f"| {k} | {100 * mean(v, 'after'):.1f} | {pooled(v)} | {mean(v, 'failures'):.0f} | {pooled(r['mean'][k])} |" for k, v in r['table'].items()]
+    return '\n'.join(['| | open, points | open, change | its replies without any object | mean of seven, change |', '|---|---|---|---|---|', *lines])
 
 # %% ../../nbs/app/79_study_figures.ipynb #8ad7da97
 def tsne_figure(
