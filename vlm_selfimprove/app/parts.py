@@ -224,15 +224,15 @@ def described_rows(model, label, out='runs/reproduce', results='', sizes=SIZES, 
     r = result(f'stic_described_{label}', text, mean['with descriptions, describe-and-respond'], sizes['seeds'], conf, seconds, +1, MADE_BY + ('methods/variants.py', 'app/studies.py', 'app/parts.py'))
     return save_result(r | dict(table=table, mean=mean, arms=questions, reference='STIC'), results or f'{out}/results')
 
-# %% ../../nbs/app/80_parts.ipynb #5675c392
+# %% ../../nbs/app/80_parts.ipynb #4cf03d4b
 def parts(model, label, start, out, results, small, full, seeds=0): # -> dict: name of a part -> function without arguments
     "Every part of the reproduction of STIC, in an order in which each finds what it needs."
     sizes, main = (SMALL, SMOKE) if small else (SIZES, SETTINGS)
     fewer = lambda s, n: s | dict(seeds=tuple(range(seeds or min(n, len(s['seeds'])))))
     args = model, label, start, out, results, fewer(main, 3)
     mine = lambda n, **other: (model, label, out, results, fewer(sizes, n) | other, start + 500_000)
-    few, thrice = dict(n=4) if small else {}, dict(stage2=dict(questions=main['questions']))  # the explanation of a failed claim gets all seeds and questions
-    a_study = lambda k: lambda: study(k, *mine(3 if STUDIES[k][2] or k in thrice else 1, **thrice.get(k, {})))
+    few, wide = dict(n=4) if small else {}, dict(stage2=dict(questions=main['questions']))  # a change of direct answers is small: all questions
+    a_study = lambda k: lambda: study(k, *mine(3 if STUDIES[k][2] else 1, **wide.get(k, {})))
     return {'stic.main': lambda: reproduce_main(*args), 'stic.tables': lambda: reproduce_stic(*args, **few, full=full),
             'stic.bases': lambda: bases(('weak', label), out, results, args[-1]['seeds']), 'stic.fig08': lambda: similarity(*mine(3)),
             'stic.supervised': lambda: supervised(*mine(3)), 'stic.headroom': lambda: headroom(*mine(1)), 'stic.described': lambda: described_rows(*mine(3), **few),
