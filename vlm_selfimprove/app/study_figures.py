@@ -91,7 +91,7 @@ def described_markdown(r): # -> str, markdown: the open benchmark and the mean o
     lines = [f"| {k} | {100 * mean(v, 'after'):.1f} | {pooled(v)} | {mean(v, 'failures'):.0f} | {pooled(r['mean'][k])} |" for k, v in r['table'].items()]
     return '\n'.join(['| | open, points | open, change | its replies without any object | mean of seven, change |', '|---|---|---|---|---|', *lines])
 
-# %% ../../nbs/app/79_study_figures.ipynb #8ad7da97
+# %% ../../nbs/app/79_study_figures.ipynb #3d013aed
 def tsne_figure(
     r:dict, # result of the study fig08
 ): # matplotlib figure
@@ -106,11 +106,16 @@ def similarity_figure(
     r:dict, # result of the study fig08
 ): # matplotlib figure
     "Overlap and gain of every group, means over seeds, with the widest reach of their intervals."
-    fig, (ax,) = axes_of(5.6, 3.2)
-    for k in r['groups'][0]:
-        rows = [g[k] for g in r['groups']]; m = lambda key: sum(x[key] for x in rows) / len(rows)
-        y, c = 100 * m('effect'), '#c05a00' if k in ('situation', 'digits', 'chart') else '#2a8a4a' if k in LOOKS else '#0067a8'
-        ax.errorbar(m('overlap'), y, [[y - 100 * min(x['lo'] for x in rows)], [100 * max(x['hi'] for x in rows) - y]], fmt='o', ms=4, lw=.8, color=c)
-        ax.annotate(k, (m('overlap'), y), (4, 3), textcoords='offset points', fontsize=8, color=c)
+    fig, (ax,) = axes_of(6.2, 3.6)
+    mean = lambda k, key: sum(g[k][key] for g in r['groups']) / len(r['groups'])
+    at, taken = {k: (mean(k, 'overlap'), 100 * mean(k, 'effect')) for k in r['groups'][0]}, []
+    for k, (x, y) in sorted(at.items(), key=lambda kv: kv[1][1]):
+        lo, hi = (100 * f(g[k][e] for g in r['groups']) for f, e in ((min, 'lo'), (max, 'hi')))
+        c = '#c05a00' if k in ('situation', 'digits', 'chart') else '#2a8a4a' if k in LOOKS else '#0067a8'
+        ax.errorbar(x, y, [[y - lo], [hi - y]], fmt='o', ms=4, lw=.8, color=c)
+        tx, ty = (1.16 if x > .85 else x + .03), y
+        while any(abs(tx - u) < .17 and abs(ty - v) < .85 for u, v in taken): ty += .1
+        taken.append((tx, ty))
+        ax.annotate(k, (x, y), (tx, ty), fontsize=8, color=c, va='center', arrowprops=dict(arrowstyle='-', lw=.4, color=c) if x > .85 or ty - y > .5 else None)
     ax.axhline(0, color='k', lw=.6); ax.set_xlabel('overlap with the training images', fontsize=9); ax.set_ylabel('fact F1, change, points', fontsize=9)
     return fig
