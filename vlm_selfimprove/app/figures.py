@@ -139,7 +139,7 @@ def verdict_line(r): # -> str, markdown: one result in a sentence
     return (f"**{r['verdict']}** ({r['settings']['recipe']['model']}): {r['claim']} {in_words(r)}, {len(r['seeds'])} seeds "
             f"(`{r['command']}`, commit `{r['commit']}`, {r['seconds'] / 60:.0f} minutes).")
 
-# %% ../../nbs/app/77_figures.ipynb #3c3c22c2
+# %% ../../nbs/app/77_figures.ipynb #6c40824b
 def examples(
     before:dict, after:dict, # as `measured` keeps them, with what was said
     up:int=3, down:int=1, # how many that STIC answers right and the base wrong, and the other way round
@@ -153,9 +153,9 @@ def examples(
 
 def examples_html(ex): # -> str, html: pictures with question, both answers and the description
     def row(r):
-        buf = io.BytesIO(); picture(r).resize((144, 144), 0).save(buf, 'PNG')
+        buf = io.BytesIO(); picture(r).save(buf, 'PNG')
         td = lambda t: f'<td style="text-align:left;vertical-align:top">{t}</td>'
-        return (f'<tr><td><img src="data:image/png;base64,{base64.b64encode(buf.getvalue()).decode()}" alt="scene {r["seed"]}"></td>'
+        return (f'<tr><td><img src="data:image/png;base64,{base64.b64encode(buf.getvalue()).decode()}" width="144" style="image-rendering:pixelated" alt="scene {r["seed"]}"></td>'
                 + td(f"<b>{escape(r['prompt'])}</b><br>truth: {escape(r['answer'])}") + td(f"<b>base</b><br>{escape(r['before'])}")
                 + td(f"<b>STIC</b>, having written<br><i>{escape(r['description'])}</i><br>{escape(r['after'])}") + '</tr>')
     return f"<table>{''.join(map(row, ex['rows']))}</table>"
