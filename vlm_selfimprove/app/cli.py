@@ -12,26 +12,31 @@ from dataclasses import replace
 from pathlib import Path
 from fastcore.script import Param, anno_parser
 
-# %% ../../nbs/app/73_cli.ipynb #f20bee3d
+# %% ../../nbs/app/73_cli.ipynb #bb140a68
 def micro_images(
     out:str, # folder to write
     n:int=384, # unlabelled images
     start:int=500_000, # first scene seed; the base saw seeds below 14,000
     rows:int=768, # instruction rows the base was trained on
     style:str='', # of all scenes, one of `STYLES`; default: each its own
+    described:int=0, # more rows, which ask for a careful description
 ):
     "Write images of the micro world, and instruction rows with theirs."
+    from vlm_selfimprove.data.prompts import STIC_MICRO
+    from vlm_selfimprove.evaluation.benchmarks import scene_rows
+    from vlm_selfimprove.world.language import truth
     from vlm_selfimprove.world.render import render
     from vlm_selfimprove.world.scenes import mk_scene
     from vlm_selfimprove.world.tasks import image_of, vqa_rows
     out = Path(out); (out/'images').mkdir(parents=True, exist_ok=True); (out/'seen').mkdir(exist_ok=True)
     for i in range(start, start + n): render(mk_scene(i, style=style or None)).save(out/f'images/{i}.png')
     lines = []
-    for r in vqa_rows(rows, 0):
+    careful = [r | dict(id=f"careful-{r['seed']}", prompt=STIC_MICRO.good, answer=truth(mk_scene(r['seed'])), choices=[], task='description') for r in scene_rows(described, 0)]
+    for r in vqa_rows(rows, 0) + careful:
         image_of(r).save(out/f"seen/{r['id']}.png")
         lines.append(json.dumps(dict(id=r['id'], image=f"seen/{r['id']}.png", prompt=r['prompt'], answer=r['answer'], choices=r['choices'], task=r['task'])))
     (out/'instructions.jsonl').write_text('\n'.join(lines) + '\n')
-    print(f'{out.name}: {n} images in images/, {rows} rows in instructions.jsonl', flush=True)
+    print(f'{out.name}: {n} images in images/, {len(lines)} rows in instructions.jsonl', flush=True)
 
 # %% ../../nbs/app/73_cli.ipynb #6ed462b5
 _many = Param('settings of the recipe, as key=value', str, nargs='*')

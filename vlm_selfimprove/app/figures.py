@@ -7,57 +7,57 @@ __all__ = ['FIGURES', 'FLOW', 'seven_of', 'stages', 'open_runs', 'named', 'repro
            'by_benchmark', 'by_ability', 'seven_markdown', 'verdict_line', 'examples', 'examples_html',
            'framework_figure']
 
-# %% ../../nbs/app/77_figures.ipynb #81fb801e
+# %% ../../nbs/app/77_figures.ipynb #99ee7db7
 import base64, io, json, textwrap
 from html import escape
 from pathlib import Path
 import matplotlib.pyplot as plt
-from .reproduce import MADE_BY, SETTINGS, SMOKE, conditions, in_words, result, save_result, stic_runs
+from .reproduce import SETTINGS, SMOKE, TABLES, conditions, data_of, in_words, recipe_of, result, save_result, stic_runs
+from .run import Log
 from .recipes import load_recipe
-from ..data.journal import sha256_of
-from ..data.records import write_atomic
+from ..data.journal import kept, sha256_of
 from ..evaluation.benchmarks import describe_and_respond, picture, read_rows
 from ..evaluation.seven import SEVEN, measure_seven, table_abilities, table_seven
+from ..evaluation.statistics import points
 from ..methods.stic import infuse, propose, stage1, stage2
 from ..methods.variants import positives_only
-from ..models.vlm import attach, detach, load_vlm, weights_key
+from ..models.vlm import adapted, load_vlm, weights_key
 
-# %% ../../nbs/app/77_figures.ipynb #0f0c415b
+# %% ../../nbs/app/77_figures.ipynb #7e1789ad
 def seven_of(
     vlm, # VLM, perhaps with an adapter
     path, # JSON file that keeps the result
     n:int, # items a benchmark
     dar:bool, # describe and respond
+    first:int=0, # see `items`
 ) -> dict: # as `measure_seven`
     "Measure a model on the seven benchmarks, or read what was measured before."
-    path, key = Path(path), sha256_of([n, dar, weights_key(vlm)])
-    if path.exists() and (old := json.loads(path.read_text()))['key'] == key: return old['seven']
-    seven = measure_seven(vlm, n, dar)
-    write_atomic(path, json.dumps(dict(key=key, seven=seven)).encode())
-    return seven
+    return kept(path, sha256_of([n, dar, first, weights_key(vlm)]), lambda: dict(seven=measure_seven(vlm, n, dar, first=first)))['seven']
 
-# %% ../../nbs/app/77_figures.ipynb #6b8cfc81
+# %% ../../nbs/app/77_figures.ipynb #c0fb589f
 def stages(
     model:str, # path of a base
     run, # a finished STIC run's folder
     n:int, # items a benchmark
     out, # folder for measurements and the ablation's training
-    positives:bool=False, # also train and measure without negatives
-) -> dict: # (stage, asked) -> as `measure_seven`; stages base, stage1, stic, positives; asked direct, dar
-    "Measure the base and what a run made of it, both ways of asking."
-    run, out = Path(run), Path(out); out.mkdir(parents=True, exist_ok=True)
+    need, # pairs (stage, asked): stages base, stage1, stic, positives; asked direct, dar
+    positives='', # folder of the run's data, to train and measure without negatives as well
+    first:int=0, # of the items
+) -> dict: # (stage, asked) -> as `measure_seven`
+    "Measure the base and what a run made of it."
+    run, out = Path(run), Path(out)
     r = load_recipe(run/'recipe.yaml'); vlm = load_vlm(model)
     where = dict(base=None, stage1=run/'stage1/adapter', stic=run/'adapter')
-    if positives: where['positives'] = positives_only(vlm, run, r, read_rows(run.parent/f'data-{r.seed}/instructions.jsonl'), out/f'positives-{r.seed}')
+    if positives: where['positives'] = positives_only(vlm, run, r, read_rows(Path(positives)/'instructions.jsonl'), out/f'positives-{r.seed}')
     got = {}
     for stage, adapter in where.items():
-        tuned = attach(vlm, adapter) if adapter else vlm
         who = stage if stage == 'base' else f'{stage}-{r.seed}'  # the base is the same for all seeds
-        for asked in ('direct', 'dar'): got[stage, asked] = seven_of(tuned, out/f'{who}-{asked}.json', n, asked == 'dar')
-        if adapter: detach(tuned)
+        with adapted(vlm, adapter) as tuned:
+            for asked in ('direct', 'dar'):
+                if (stage, asked) in need: got[stage, asked] = seven_of(tuned, out/f'{who}-{asked}.json', n, asked == 'dar', first)
     return got
 
-# %% ../../nbs/app/77_figures.ipynb #92ed7080
+# %% ../../nbs/app/77_figures.ipynb #b91ea800
 FIGURES = dict( # before, after, sign of the claim
     tab01=(('base', 'direct'), ('stic', 'dar'), +1, 'STIC with describe-and-respond is better than the base asked directly, on the mean of seven benchmarks (Table 1).'),
     tab01_direct=(('base', 'direct'), ('stic', 'direct'), +1, 'STIC is better than the base when neither describes first (Table 2, rows without describe-and-respond).'),
@@ -81,16 +81,20 @@ def reproduce_stic(
     settings:dict=SETTINGS,
     n:int=300, # items a benchmark
     full:bool=False, # also Table 3, which takes a training more for each seed
+    keys:tuple=tuple(FIGURES), # which claims
+    first:int=0, # scene of each benchmark to begin with, see `items`
 ) -> list[dict]: # one result a claim
     "Tables 1 to 3 and Figures 1, 4 and 6 on a base."
     got, sd = stic_runs(model, label, start, out, settings), settings['seeds']
-    ms = [stages(model, f'{out}/{label}-{s}', n, f'{out}/{label}-seven', full) for s in sd]
-    conf, seconds = conditions(got, settings, label, items=n), sum(sum(g['seconds'].values()) for g in got)
+    asked = {k: FIGURES[k] for k in keys if full or k != 'tab03'}
+    need = {x for b, a, *_ in asked.values() for x in (b, a)}
+    (seven := Path(out)/f'{label}-seven').mkdir(exist_ok=True); log = Log(seven)
+    with log.stage('seven'): ms = [stages(model, f'{out}/{label}-{s}', n, seven, need, data_of(out, s, settings) if 'tab03' in asked else '', first) for s in sd]
+    conf, seconds = conditions(recipe_of(model, 0, settings), settings, label, items=n, first=first), log.seconds['seven'] + sum(sum(g['seconds'].values()) for g in got)
     done = []
-    for key, (b, a, sign, claim) in FIGURES.items():
-        if b not in ms[0]: continue
+    for key, (b, a, sign, claim) in asked.items():
         tables = [table_seven(m[b], m[a]) for m in ms]
-        r = result(f'stic_{key}_{label}', claim, [named(t, 'mean') for t in tables], sd, conf, seconds, sign, MADE_BY + ('methods/variants.py',))
+        r = result(f'stic_{key}_{label}', claim, [named(t, 'mean') for t in tables], sd, conf, seconds, sign, TABLES)
         parts = {k: [named(t, k) for t in tables] for k in SEVEN}
         but_open = lambda m: {k: v for k, v in m.items() if k != 'open'}
         more = dict(benchmarks=parts, without_open=[named(table_seven(but_open(m[b]), but_open(m[a])), 'mean') for m in ms],
@@ -100,7 +104,7 @@ def reproduce_stic(
         done.append(save_result(r | more, results or f'{out}/results'))
     return done
 
-# %% ../../nbs/app/77_figures.ipynb #dd4800e6
+# %% ../../nbs/app/77_figures.ipynb #52e2babd
 def interval_figure(
     groups:dict, # name -> one row a seed: effect, lo, hi, shares of 1
     paper:dict={}, # name -> the paper's change, points
@@ -131,7 +135,7 @@ def by_ability(r, name): # -> dict: ability -> one row a seed
 
 def seven_markdown(r): # -> str, markdown: before and after of every benchmark, means over seeds, shares as percentages
     mean = lambda rows, k: 100 * sum(x[k] for x in rows) / len(rows)
-    lines = [f"| {k} | {mean(x, 'before'):.1f} | {mean(x, 'after'):.1f} | " + ', '.join(f"{100 * y['effect']:+.1f} [{100 * y['lo']:+.1f}, {100 * y['hi']:+.1f}]" for y in x) + ' |'
+    lines = [f"| {k} | {mean(x, 'before'):.1f} | {mean(x, 'after'):.1f} | " + ', '.join(points(y['effect'], y['lo'], y['hi']) for y in x) + ' |'
              for k, x in by_benchmark(r).items()]
     return '\n'.join(['| benchmark | before | after | change, each seed |', '|---|---|---|---|', *lines])
 

@@ -4,34 +4,32 @@
 
 # %% auto #0
 __all__ = ['RULES', 'KINDS_APART', 'HEADLINES', 'checkpoints', 'stopping', 'groups_of', 'seen_as', 'described', 'plain_run',
-           'similarity', 'supervised', 'bases', 'headroom', 'described_rows', 'parts', 'reproduce_part',
+           'similarity', 'supervised', 'bases', 'headroom', 'described_rows', 'together', 'parts', 'reproduce_part',
            'reproduce_all']
 
-# %% ../../nbs/app/80_parts.ipynb #49a3eb65
+# %% ../../nbs/app/80_parts.ipynb #f5b03529
 import json, time
 from dataclasses import replace
 from pathlib import Path
 import numpy as np
 from .figures import named, reproduce_stic, seven_of
-from .recipes import load_recipe
-from .reproduce import MADE_BY, SETTINGS, SMOKE, recipe_of, reproduce_main, result, save_result
+from .reproduce import SETTINGS, SMOKE, STUDIED, conditions, dataset, recipe_of, reproduce_main, result, same_code, save_result
 from .run import Log, look_at
-from .studies import SIZES, SMALL, STUDIES, bench, outcome, pick, study
-from ..data.journal import sha256_of
-from ..data.records import read_parquet, write_atomic
+from .studies import SIZES, SMALL, STUDIES, bench, fit2, of_main, outcome, pick, study
+from ..data.journal import kept, sha256_of
+from ..data.records import read_parquet
 from ..evaluation.benchmarks import MEASURES, ask_all, compare, measure, micro_items, picture, read_rows, scene_rows, score_answers, score_descriptions
 from ..evaluation.overlap import LOOKS, correlation, overlap, tsne
-from ..evaluation.seven import SEVEN, items as seven_items, table_seven
+from ..evaluation.seven import SEVEN, items as seven_items, shares, table_seven
 from ..evaluation.statistics import f1_of_counts, paired_bootstrap
-from ..methods.stic import PROMPTS, infuse, propose, stage1, stage2
+from ..methods.stic import PROMPTS, infuse, propose, stage1
 from ..methods.variants import Keep, label_free, sft_only
 from ..models.micro import micro_path
-from ..models.vlm import attach, detach, embed, load_vlm, weights_key
+from ..models.vlm import adapted, embed, load_vlm, weights_key
 from ..world.language import truth
-from ..world.render import render
 from ..world.scenes import STYLES, mk_scene
 
-# %% ../../nbs/app/80_parts.ipynb #5cf1eef6
+# %% ../../nbs/app/80_parts.ipynb #24223992
 RULES = ('likelihood', 'preference', 'agreement')
 
 def checkpoints(
@@ -46,13 +44,8 @@ def checkpoints(
         stage1(b.vlm, ps, out, r, callbacks=(Keep(out/'steps', every),))
         got = []
         for p in sorted((out/'steps').iterdir(), key=lambda p: int(p.name[5:])):
-            f = out/f'{p.name}.json'
-            if not f.exists():
-                tuned = attach(b.vlm, p)
-                try: x = label_free(tuned, held) | dict(facts=measure(tuned, b.items[0], [], PROMPTS[b.r.prompts])['facts'])
-                finally: detach(tuned)
-                write_atomic(f, json.dumps(dict(step=int(p.name[5:])) | x).encode())
-            got.append(json.loads(f.read_text()))
+            with adapted(b.vlm, p) as tuned: got.append(kept(out/f'{p.name}.json', weights_key(tuned), lambda: dict(
+                step=int(p.name[5:]), facts=measure(tuned, b.items[0], [], PROMPTS[b.r.prompts])['facts'], **label_free(tuned, held))))
     return got
 
 def stopping(model, label, out='runs/reproduce', results='', sizes=SIZES, start=4_500_000): # -> result; arguments as in `study`
@@ -63,12 +56,11 @@ def stopping(model, label, out='runs/reproduce', results='', sizes=SIZES, start=
         best = {k: max(cs, key=lambda c: c[k]) for k in RULES} | dict(oracle=max(cs, key=lambda c: f1_of_counts(c['facts'])))
         for k, c in best.items(): got[k].append(dict(name=k, step=c['step'], before=f1_of_counts(last), after=f1_of_counts(c['facts']), **paired_bootstrap(last, c['facts'], f1_of_counts)))
         curves.append([{k: c[k] for k in ('step', *RULES)} | dict(facts=f1_of_counts(c['facts'])) for c in cs])
-    conf = {k: v for k, v in sizes.items() if k not in ('seeds', 'recipe')} | dict(start=start, epochs=4, lr=2 * b.r.lr, recipe=vars(b.r) | dict(model=label, seed='see seeds'))
-    r = result(f'stic_stopping_{label}', 'A checkpoint chosen without labels, against the last one and the oracle.', got['agreement'], sizes['seeds'], conf, seconds, 0,
-               MADE_BY + ('methods/variants.py', 'app/studies.py', 'app/parts.py'))
+    conf = conditions(b.r, sizes, label, start=start, epochs=4, lr=2 * b.r.lr)
+    r = result(f'stic_stopping_{label}', 'A checkpoint chosen without labels, against the last one and the oracle.', got['agreement'], sizes['seeds'], conf, seconds, 0, STUDIED)
     return save_result(r | dict(rules=got, curves=curves), results or f'{out}/results')
 
-# %% ../../nbs/app/80_parts.ipynb #24393b8d
+# %% ../../nbs/app/80_parts.ipynb #6f322055
 KINDS_APART = ('situation', 'digits', 'chart')
 
 def groups_of(n, start): # -> dict: group -> rows of scenes, with their look
@@ -79,19 +71,14 @@ def seen_as(im, row): # -> the picture as its group looks
     return LOOKS[row['look']](im, row['seed']) if row['look'] else im
 
 def described(vlm, groups, path, prompts): # -> dict: group -> (n, 3) fact counts under ordinary prompts, kept in a file
-    key = sha256_of([groups, weights_key(vlm)])
-    if Path(path).exists() and (old := json.loads(Path(path).read_text()))['key'] == key: return {k: np.array(v) for k, v in old['facts'].items()}
     ask = lambda rows: ask_all(vlm, rows, lambda r: prompts.normal[r['seed'] % len(prompts.normal)], 96, change=seen_as)
-    facts = {k: score_descriptions(ask(g), g)['fact_counts'].tolist() for k, g in groups.items()}
-    write_atomic(Path(path), json.dumps(dict(key=key, facts=facts)).encode())
+    facts = kept(path, sha256_of([groups, weights_key(vlm)]), lambda: dict(facts={k: score_descriptions(ask(g), g)['fact_counts'] for k, g in groups.items()}))['facts']
     return {k: np.array(v) for k, v in facts.items()}
 
-# %% ../../nbs/app/80_parts.ipynb #63d191da
+# %% ../../nbs/app/80_parts.ipynb #1f290ba0
 def plain_run(model, label, s, out, sizes, groups): # -> overlaps, facts before and after of each group; seconds; VLM; features of the training images
     "Stage 1 on plain images, and the descriptions of every group before and after."
-    from vlm_selfimprove.app.cli import micro_images
-    data, run = Path(out)/f'plain-{s}', Path(out)/f'{label}-plain-{s}'
-    if not (data/'instructions.jsonl').exists(): micro_images(data, sizes['arm'], 500_000 + 10_000 * s, 1, 'plain')
+    data, run = dataset(Path(out)/f'plain-{s}', sizes['arm'], 500_000 + 10_000 * s, 1, 'plain'), Path(out)/f'{label}-plain-{s}'
     vlm, r = load_vlm(model), recipe_of(model, s, sizes)
     run.mkdir(parents=True, exist_ok=True); log, prompts = Log(run), PROMPTS[r.prompts]
     with log.stage('overlap'):
@@ -101,9 +88,7 @@ def plain_run(model, label, s, out, sizes, groups): # -> overlaps, facts before 
         see = lambda rows: embed(vlm, [seen_as(picture(x), x) for x in rows]).numpy()
         train = see([dict(id=x['id'], image=x['path'], look='') for x in records])
         overlaps = {k: overlap(train, see(g)) for k, g in groups.items()}
-        tuned = attach(vlm, adapter)
-        try: after = described(tuned, groups, run/'groups.json', prompts)
-        finally: detach(tuned)
+        with adapted(vlm, adapter) as tuned: after = described(tuned, groups, run/'groups.json', prompts)
     return overlaps, before, after, log.seconds['overlap'], vlm, train
 
 def similarity(model, label, out='runs/reproduce', results='', sizes=SIZES, start=4_500_000, n=150): # -> result; arguments as in `study`
@@ -119,56 +104,51 @@ def similarity(model, label, out='runs/reproduce', results='', sizes=SIZES, star
                            legibility=correlation(pick(f1), pick(before), pick(after), f1_of_counts, 500)))
         got.append(dict(name=f'rho over {len(judged)} looks', **correlation(pick(o), pick(before), pick(after), f1_of_counts, 500)))
     benchmarks = {k: embed(vlm, [picture(x) for x in seven_items(k, min(200, 4 * sizes['scenes']))]).numpy() for k in ('science', 'text', 'chart', 'math')}
-    conf = {k: v for k, v in sizes.items() if k not in ('seeds', 'recipe')} | dict(start=start, scenes_a_group=len(groups['plain']), recipe=vars(recipe_of(label, 0, sizes)) | dict(seed='see seeds'))
-    r = result(f'stic_fig08_{label}', 'The more the images of a benchmark overlap with the training images, the more it gains (Figure 8).', got, sizes['seeds'], conf, seconds, +1,
-               MADE_BY + ('evaluation/overlap.py', 'app/studies.py', 'app/parts.py'), 'rho')
+    conf = conditions(recipe_of(model, 0, sizes), sizes, label, start=start, scenes_a_group=len(groups['plain']))
+    r = result(f'stic_fig08_{label}', 'The more the images of a benchmark overlap with the training images, the more it gains (Figure 8).', got, sizes['seeds'], conf, seconds, +1, STUDIED, 'rho')
     return save_result(r | dict(beside=beside, groups=table, overlaps={k: overlap(train, v) for k, v in benchmarks.items()}, tsne=tsne(dict(training=train[:200]) | benchmarks)), results or f'{out}/results')
 
-# %% ../../nbs/app/80_parts.ipynb #3ce301fc
+# %% ../../nbs/app/80_parts.ipynb #9022b187
 def supervised(model, label, out='runs/reproduce', results='', sizes=SIZES, start=4_500_000): # -> result; arguments as in `study`
     "Plain fine-tuning on more and more rows, beside finished STIC runs OUT/LABEL-SEED."
-    from vlm_selfimprove.app.cli import micro_images
-    folder, got, seconds = Path(out)/f"rows-{sizes['many']}", [], 0
-    if not (folder/'instructions.jsonl').exists(): micro_images(folder, 1, 0, sizes['many'])
-    rows = read_rows(folder/'instructions.jsonl'); parts = [len(rows) // 10, 3 * len(rows) // 10, len(rows)]
+    got, seconds = [], 0
+    rows = read_rows(dataset(Path(out)/f"rows-{sizes['many']}", 1, 0, sizes['many'])/'instructions.jsonl'); parts = [len(rows) // 10, 3 * len(rows) // 10, len(rows)]
     for s in sizes['seeds']:
         b = bench(model, label, s, out, sizes, start); g = dict(base=b.base)
-        if not (Path(out)/f'{label}-{s}/adapter').exists(): raise FileNotFoundError(f'{out}/{label}-{s}/adapter: run `vlmsi reproduce stic.main` with this --out, --model and --label first')
         with b.log.stage('supervised'):
-            for n in parts: g[f'{n:,} rows'] = outcome(b, f'plain_{n}', sft_only(b.vlm, rows[:n], b.run/f'plain_{n}', b.r)['adapter'])
-            g['STIC'] = outcome(b, 'stic', Path(out)/f'{label}-{s}/adapter')
+            for n in parts: g[f'{n:,} rows'] = outcome(b, sft_only(b.vlm, rows[:n], b.run/f'plain-{n}', b.r)['adapter'])
+            g['STIC'] = outcome(b, of_main(b.main, 'adapter'))
         got.append({k: pick(m) for k, m in g.items()}); seconds += b.log.seconds['supervised']
     last = f'{parts[-1]:,} rows'
     against = lambda g, a, b: dict(name=f'{a} direct, {b} describe-and-respond', before=float(np.mean(g[a]['vqa'])), after=float(np.mean(g[b]['dar'])), **paired_bootstrap(g[a]['vqa'], g[b]['dar']))
     arms = {k: {m: [named(compare(g['base'], g[k]), MEASURES[m][0]) for g in got] for m in MEASURES} for k in got[0] if k != 'base'}
-    conf = {k: v for k, v in sizes.items() if k not in ('seeds', 'recipe')} | dict(start=start, recipe=vars(b.r) | dict(model=label, seed='see seeds'))
     accs = [[float(np.mean(g[f'{n:,} rows']['vqa'])) for n in parts] for g in got]
     equal = [float(np.exp(np.interp(x, a, np.log(parts)))) if a[0] <= (x := float(np.mean(g['STIC']['dar']))) <= a[-1] and a == sorted(a) else None for g, a in zip(got, accs)]
     text = 'STIC with describe-and-respond answers more than plain fine-tuning on 3.3 times as many supervised rows (abstract: 70 % less).'
-    r = result(f'stic_supervised_{label}', text, [against(g, last, 'STIC') for g in got], sizes['seeds'], conf, seconds, +1, MADE_BY + ('methods/variants.py', 'app/studies.py', 'app/parts.py'))
+    r = result(f'stic_supervised_{label}', text, [against(g, last, 'STIC') for g in got], sizes['seeds'], conditions(b.r, sizes, label, start=start), seconds, +1, STUDIED)
     return save_result(r | dict(equal_at=equal, arms=arms, against={k: [against(g, k, 'STIC') for g in got] for k in arms}), results or f'{out}/results')
 
-# %% ../../nbs/app/80_parts.ipynb #da2d740b
+# %% ../../nbs/app/80_parts.ipynb #0eb9c525
 def bases(
     labels:tuple=('weak', 'shipped'), # the weaker first; each measured by `reproduce_stic` in the same folder
-    out='runs/reproduce', results:str='', seeds:tuple=SIZES['seeds'],
+    out='runs/reproduce', results:str='', settings:dict=SETTINGS,
 ) -> dict: # the result
     "Does the stronger base gain more on the mean of seven benchmarks?"
     def read(label, who, asked):
         p = Path(out)/f'{label}-seven/{who}-{asked}.json'
         if not p.exists(): raise FileNotFoundError(f'{p}: run `vlmsi reproduce stic.tables --label {label}` with this --out first')
         m = json.loads(p.read_text())['seven']
-        return np.stack([np.asarray(m[k]['items'], float) / (100 if k == 'open' else 1) for k in SEVEN], 1)  # (N, 7)
+        return np.stack([shares(k, m[k]['items']) for k in SEVEN], 1)  # (N, 7)
     gain = lambda l, s: read(l, f'stic-{s}', 'dar') - read(l, 'base', 'direct')
-    rows = []
+    rows, seeds, t0 = [], settings['seeds'], time.time()
     for s in seeds:
         weak, strong = (gain(l, s) for l in labels)
         rows.append(dict(name='gain, mean of seven', before=float(weak.mean()), after=float(strong.mean()), **paired_bootstrap(weak, strong)))
-    conf = dict(labels=labels, recipe=vars(load_recipe('stic_micro')) | dict(model=' and '.join(labels), seed='see seeds'))
-    r = result('stic_tab01_bases', 'The stronger base gains more than the weaker one, on the mean of seven benchmarks (Table 1).', rows, seeds, conf, 0, +1, MADE_BY + ('app/studies.py', 'app/parts.py',))
+    conf = conditions(recipe_of('', 0, settings), settings, ' and '.join(labels), labels=labels)
+    r = result('stic_tab01_bases', 'The stronger base gains more than the weaker one, on the mean of seven benchmarks (Table 1).', rows, seeds, conf, time.time() - t0, +1, STUDIED)
     return save_result(r | dict(strength={l: float(read(l, 'base', 'direct').mean()) for l in labels}), results or f'{out}/results')
 
-# %% ../../nbs/app/80_parts.ipynb #f3d9d58b
+# %% ../../nbs/app/80_parts.ipynb #e23399bf
 def headroom(model, label, out='runs/reproduce', results='', sizes=SIZES, start=4_500_000): # -> result; arguments as in `study`
     "Which description is read, by whom, and how many questions that answers."
     vlm, prompts, got, t0 = load_vlm(model), PROMPTS[recipe_of(model, 0, sizes).prompts], {}, time.time()
@@ -181,50 +161,47 @@ def headroom(model, label, out='runs/reproduce', results='', sizes=SIZES, start=
     def reader(v): return {'none': read(v, [''] * len(rows)), 'its ordinary one': read(v, ask_all(v, rows, prompts.describe, 96)), "the base's careful one": read(v, careful), 'the true one': read(v, true)}
     got['base'] = [reader(vlm)]
     for s in sizes['seeds']:
-        tuned = attach(vlm, Path(out)/f'{label}-{s}/adapter')
-        try: got.setdefault('STIC', []).append(reader(tuned))
-        finally: detach(tuned)
+        with adapted(vlm, of_main(Path(out)/f'{label}-{s}', 'adapter')) as tuned: got.setdefault('STIC', []).append(reader(tuned))
     direct = got['base'][0]['none']
     table = {f'{who} reads {what}': [dict(name='accuracy', before=float(np.mean(direct)), after=float(np.mean(x[what])), **paired_bootstrap(direct, x[what])) for x in xs]
              for who, xs in got.items() for what in xs[0]}
-    conf = {k: v for k, v in sizes.items() if k not in ('seeds', 'recipe')} | dict(start=start, recipe=vars(recipe_of(label, 0, sizes)) | dict(seed='see seeds'))
-    r = result(f'stic_headroom_{label}', 'Which description is read, by whom, against the base asked directly.', [], sizes['seeds'], conf, time.time() - t0, 0, MADE_BY + ('methods/variants.py', 'app/studies.py', 'app/parts.py'))
+    conf = conditions(recipe_of(model, 0, sizes), sizes, label, start=start)
+    r = result(f'stic_headroom_{label}', 'Which description is read, by whom, against the base asked directly.', [], sizes['seeds'], conf, time.time() - t0, 0, STUDIED)
     return save_result(r | dict(table=table), results or f'{out}/results')
 
-# %% ../../nbs/app/80_parts.ipynb #e524c9dc
+# %% ../../nbs/app/80_parts.ipynb #fc8720f5
 def described_rows(model, label, out='runs/reproduce', results='', sizes=SIZES, start=4_500_000, n=300): # -> result; arguments as in `study`; n items
     "Stage 2 with requests for descriptions among its rows: what it does to the open benchmark, and to questions."
     got, seconds = [], 0
     for s in sizes['seeds']:
-        b = bench(model, label, s, out, sizes, start); prompts = PROMPTS[b.r.prompts]
-        folder = b.run/'described'; folder.mkdir(exist_ok=True)
-        scenes = [mk_scene(i) for i in range(sizes['rows'] // 10)]
-        for i, x in enumerate(scenes): render(x).save(folder/f'{i}.png')
-        asked = [dict(id=f'careful-{i}', image=str(folder/f'{i}.png'), prompt=prompts.good, answer=truth(x)) for i, x in enumerate(scenes)]
+        b, k = bench(model, label, s, out, sizes, start), sizes['rows'] // 10
+        asked = read_rows(dataset(Path(out)/f'described-{k}', 1, rows=0, described=k)/'instructions.jsonl')
         with b.log.stage('described'):
-            tuned = attach(b.vlm, b.main/'stage1/adapter')
-            try: more = infuse(tuned, asked, folder, b.r, weights_key(tuned))
-            finally: detach(tuned)
-            rows = read_parquet(b.main/'infused/data.parquet') + more
-            new = stage2(b.vlm, rows, folder/'stage2', b.r, b.main/'stage1/adapter')['adapter']
-            seven = Path(out)/f'{label}-seven'; seven.mkdir(exist_ok=True); g = {}
+            with adapted(b.vlm, of_main(b.main, 'stage1/adapter')) as tuned: more = infuse(tuned, asked, b.run/'described', b.r, weights_key(tuned))
+            new, g = fit2(b, 'described/stage2', read_parquet(of_main(b.main, 'infused/data.parquet')) + more)(), {}
             for who, slug, adapter in (('base', 'base', None), ('STIC', f'stic-{s}', b.main/'adapter'), ('with descriptions', f'described-{s}', new)):
-                tuned = attach(b.vlm, adapter) if adapter else b.vlm
-                try: g[who] = {a: seven_of(tuned, seven/f'{slug}-{k}.json', n, k == 'dar') for k, a in (('direct', 'direct'), ('dar', 'describe-and-respond'))}
-                finally: detach(tuned)
-            g['questions'] = {k: compare(b.base, outcome(b, f'described_{k}'.replace(' ', '_'), a)) for k, a in {'STIC': b.main/'adapter', 'with descriptions': new}.items()}
+                with adapted(b.vlm, adapter) as tuned:
+                    g[who] = {a: seven_of(tuned, f'{out}/{label}-seven/{slug}-{k}.json', n, k == 'dar') for k, a in (('direct', 'direct'), ('dar', 'describe-and-respond'))}
+            g['questions'] = {k: compare(b.base, outcome(b, a)) for k, a in {'STIC': b.main/'adapter', 'with descriptions': new}.items()}
         got.append(g); seconds += b.log.seconds['described']
     first = lambda g: g['base']['direct']
     against = lambda g, m: dict(failures=m['open']['failures'], **named(table_seven(first(g), m), 'open'))
     asked = [(w, a) for w in ('base', 'STIC', 'with descriptions') for a in ('direct', 'describe-and-respond')]
     table, mean = ({f'{w}, {a}': [f(g, g[w][a]) for g in got] for w, a in asked} for f in (against, lambda g, m: named(table_seven(first(g), m), 'mean')))
     questions = {k: {m: [named(g['questions'][k], MEASURES[m][0]) for g in got] for m in MEASURES} for k in ('STIC', 'with descriptions')}
-    conf = {k: v for k, v in sizes.items() if k not in ('seeds', 'recipe')} | dict(start=start, items=n, recipe=vars(b.r) | dict(model=label, seed='see seeds'))
     text = "With requests for descriptions among stage 2's rows, STIC with describe-and-respond is better than the base asked directly, on the mean of seven benchmarks (Table 1, another stage 2)."
-    r = result(f'stic_described_{label}', text, mean['with descriptions, describe-and-respond'], sizes['seeds'], conf, seconds, +1, MADE_BY + ('methods/variants.py', 'app/studies.py', 'app/parts.py'))
+    r = result(f'stic_described_{label}', text, mean['with descriptions, describe-and-respond'], sizes['seeds'], conditions(b.r, sizes, label, start=start, items=n), seconds, +1, STUDIED)
     return save_result(r | dict(table=table, mean=mean, arms=questions, reference='STIC'), results or f'{out}/results')
 
-# %% ../../nbs/app/80_parts.ipynb #4cf03d4b
+# %% ../../nbs/app/80_parts.ipynb #15c9dbba
+def together(model, label, start, out, results, settings, **kw): # -> results; arguments as in `reproduce_stic`
+    "The main job and Table 1 with all that helped, on both sides of the comparison fresh items."
+    more = settings['rows'] // 10
+    recipe = settings['recipe'] | dict(alpha=.3, bare=.5, instruct_rows=settings['rows'] + more)
+    args = model, f'{label}-together', start + 250_000, out, results, settings | dict(images=settings['images'] // 4, described=more, recipe=recipe)
+    return reproduce_main(*args) + reproduce_stic(*args, keys=('tab01', 'tab01_direct'), first=500_000, **kw)
+
+# %% ../../nbs/app/80_parts.ipynb #0e7891bf
 def parts(model, label, start, out, results, small, full, seeds=0): # -> dict: name of a part -> function without arguments
     "Every part of the reproduction of STIC, in an order in which each finds what it needs."
     sizes, main = (SMALL, SMOKE) if small else (SIZES, SETTINGS)
@@ -234,9 +211,9 @@ def parts(model, label, start, out, results, small, full, seeds=0): # -> dict: n
     few, wide = dict(n=4) if small else {}, dict(stage2=dict(questions=main['questions']))  # a change of direct answers is small: all questions
     a_study = lambda k: lambda: study(k, *mine(3 if STUDIES[k][2] else 1, **wide.get(k, {})))
     return {'stic.main': lambda: reproduce_main(*args), 'stic.tables': lambda: reproduce_stic(*args, **few, full=full),
-            'stic.bases': lambda: bases(('weak', label), out, results, args[-1]['seeds']), 'stic.fig08': lambda: similarity(*mine(3)),
+            'stic.bases': lambda: bases(('weak', label), out, results, args[-1]), 'stic.fig08': lambda: similarity(*mine(3)),
             'stic.supervised': lambda: supervised(*mine(3)), 'stic.headroom': lambda: headroom(*mine(1)), 'stic.described': lambda: described_rows(*mine(3), **few),
-            'stic.stopping': lambda: stopping(*mine(1)), **{f'stic.{k}': a_study(k) for k in STUDIES}}
+            'stic.stopping': lambda: stopping(*mine(1)), 'stic.together': lambda: together(*args, **few), **{f'stic.{k}': a_study(k) for k in STUDIES}}
 
 HEADLINES = ('stic.main', 'stic.tables', 'stic.fig05', 'stic.fig07', 'stic.fig08')
 
@@ -247,12 +224,16 @@ def reproduce_part(
     "One part."
     every = parts(model, label, start, out, results, small, full, seeds)
     if name not in every: raise ValueError(f"no result {name!r}: there are 'stic', {', '.join(map(repr, every))}")
-    return every[name]()
+    same_code(out)
+    with Log(out).stage(f'{name} {label}'): return every[name]()
 
 def reproduce_all(model, label, start=4_000_000, out='runs/reproduce', results='', small=False, full=False, seeds=0): # arguments as in `reproduce_part`
     "The headlines, the weaker base where the model is the shipped one, and with `full` everything."
-    every = parts(model, label, start, out, results, small, full, seeds)
-    for name in [n for n in every if n in HEADLINES or full and n != 'stic.bases']: every[name]()
+    part = lambda name, *base, full=False: reproduce_part(name, *base, start, out, results, small, full, seeds)
+    for name in parts(model, label, start, out, results, small, full, seeds):
+        if name in HEADLINES or full and name != 'stic.bases': part(name, model, label, full=full)
     if model == str(micro_path()):
-        for name in ('stic.main', 'stic.tables', *(['stic.headroom'] if full else [])): reproduce_part(name, str(micro_path('micro-weak')), 'weak', start, out, results, small, False, seeds)
-        every['stic.bases']()
+        for name in ('stic.main', 'stic.tables', *(['stic.headroom', 'stic.together'] if full else [])): part(name, str(micro_path('micro-weak')), 'weak')
+        part('stic.bases', model, label)
+    seconds = Log(out).seconds
+    print(f'{len(seconds)} parts in {sum(seconds.values()) / 60:.0f} minutes, over all calls', flush=True)

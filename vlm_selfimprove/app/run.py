@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['hardware', 'provenance', 'Log', 'look_at', 'measured', 'changed_answers', 'changed_descriptions', 'run_stic']
 
-# %% ../../nbs/app/71_run.ipynb #f1daba63
+# %% ../../nbs/app/71_run.ipynb #ab47626e
 import json, os, platform, subprocess, sys, time
 from collections import Counter
 from contextlib import contextmanager
@@ -16,11 +16,11 @@ import torch
 from .recipes import save_recipe
 from .report import write_report
 from ..data.images import check_images, list_images
-from ..data.journal import run_stage, sha256_of
+from ..data.journal import kept, run_stage, sha256_of
 from ..data.records import write_atomic
 from ..evaluation.benchmarks import compare, measure, picture, table
-from ..methods.stic import PROMPTS, STICRecipe, infuse, propose, stage1, stage2
-from ..models.vlm import VLM, attach, detach, load_vlm, weights_key
+from ..methods.stic import PROMPTS, STICRecipe, infuse, mixed, propose, stage1, stage2
+from ..models.vlm import VLM, adapted, load_vlm, weights_key
 from ..world.language import truth
 from ..world.scenes import mk_scene
 
@@ -84,7 +84,7 @@ def look_at(
     good = [{k: r[k] for k in ('id', 'path', 'sha256')} for r in rows]
     return good, rejects, dict(good=len(good), rejected=len(rejects), conversions=dict(conv))
 
-# %% ../../nbs/app/71_run.ipynb #39fef318
+# %% ../../nbs/app/71_run.ipynb #1c35dab0
 def measured(
     vlm:VLM,
     items:tuple[list, list], # scene rows, question rows
@@ -92,11 +92,7 @@ def measured(
     path, # JSON file that keeps the result
 ) -> dict: # as `measure` gives it
     "Measure a model, or read what was measured before on the same items with the same weights."
-    path, key = Path(path), sha256_of([items, r.prompts, weights_key(vlm)])
-    if path.exists() and (old := json.loads(path.read_text()))['key'] == key: return old
-    m = dict(key=key) | measure(vlm, *items, PROMPTS[r.prompts], 2 * r.gen_batch)
-    write_atomic(path, json.dumps(m).encode())
-    return json.loads(path.read_text())
+    return kept(path, sha256_of([items, r.prompts, weights_key(vlm)]), lambda: measure(vlm, *items, PROMPTS[r.prompts], 2 * r.gen_batch))
 
 # %% ../../nbs/app/71_run.ipynb #162d86b9
 def changed_answers(
@@ -122,7 +118,7 @@ def changed_descriptions(before, after, run, n=6): # -> list of dict(image, prom
     return [dict(image=f'examples/d{i}.png', prompt=x['prompt'], truth=truth(mk_scene(x['seed'], x['kind'], x['style'])), before=x['said'],
                  after=y['said']) for i, (x, y) in enumerate(pairs)]
 
-# %% ../../nbs/app/71_run.ipynb #3933668b
+# %% ../../nbs/app/71_run.ipynb #4201693d
 def _train(vlm, good, instructions, run, r, log):
     "Both stages; (pairs, adapter, skipped)."
     key = weights_key(vlm)
@@ -131,11 +127,8 @@ def _train(vlm, good, instructions, run, r, log):
     if not instructions:
         why = 'no --instructions: stage 2 needs rows that the model was already trained on'
         log(f'stage 2 SKIPPED: {why}'); return pairs, s['adapter'], {'stage 2': why}
-    tuned = attach(vlm, s['adapter'])
-    try:
-        with log.stage('infuse'): rows = infuse(tuned, instructions, run, r, weights_key(tuned))
-    finally: detach(tuned)
-    with log.stage('stage 2'): s = stage2(vlm, rows, run/'stage2', r, s['adapter'])
+    with log.stage('infuse'), adapted(vlm, s['adapter']) as tuned: rows = infuse(tuned, instructions, run, r, weights_key(tuned))
+    with log.stage('stage 2'): s = stage2(vlm, mixed(rows, instructions, r.bare, r.seed), run/'stage2', r, s['adapter'])
     return pairs, s['adapter'], {}
 
 # %% ../../nbs/app/71_run.ipynb #be935ba5
@@ -151,7 +144,7 @@ def _rejects(run, images): # -> list of dict(stage, id, reason), of all stages
         if (f := run/s/'manifest.json').exists(): out += [dict(stage=s) | x for x in json.loads(f.read_text())['rejects']]
     return out
 
-# %% ../../nbs/app/71_run.ipynb #890f6622
+# %% ../../nbs/app/71_run.ipynb #7cac4b3f
 def run_stic(
     r:STICRecipe,
     images, # folder, parquet file or dataset of unlabelled images
@@ -170,10 +163,7 @@ def run_stic(
     with log.stage('measure before'): before = measured(vlm, items, r, before or run/'before.json')
     pairs, adapter, skipped = _train(vlm, good, list(instructions), run, r, log)
     _publish(adapter, run/'adapter')
-    with log.stage('measure after'):
-        tuned = attach(vlm, run/'adapter')
-        try: after = measured(tuned, items, r, run/'after.json')
-        finally: detach(tuned)
+    with log.stage('measure after'), adapted(vlm, run/'adapter') as tuned: after = measured(tuned, items, r, run/'after.json')
     rows = compare(before, after) if items[0] or items[1] else None
     counts = dict(images=counts, pairs=dict(total=len(pairs), kinds=dict(Counter(p.kind for p in pairs)), equal=sum(p.chosen == p.rejected for p in pairs)))
     res = dict(name=run.name, method='stic', model=r.model, recipe=asdict(r), seed=r.seed, **provenance(), seconds=log.seconds, table=rows,

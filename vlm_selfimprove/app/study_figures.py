@@ -6,17 +6,18 @@
 __all__ = ['SHOWN', 'COLORS', 'pooled', 'arms_markdown', 'arms_figure', 'axes_of', 'scaling_figure', 'stopping_figure',
            'stopping_markdown', 'headroom_markdown', 'described_markdown', 'tsne_figure', 'similarity_figure']
 
-# %% ../../nbs/app/79_study_figures.ipynb #4fcaa3f6
+# %% ../../nbs/app/79_study_figures.ipynb #38dc1fdc
 import matplotlib.pyplot as plt
 from .figures import interval_figure
 from ..evaluation.overlap import LOOKS
+from ..evaluation.statistics import points
 
-# %% ../../nbs/app/79_study_figures.ipynb #008d6154
+# %% ../../nbs/app/79_study_figures.ipynb #63712920
 SHOWN = dict(objects='object F1', facts='fact F1', vqa='direct answers', dar='describe-and-respond')
 
 def pooled(rows): # -> str: mean effect of the seeds, and the widest reach of their intervals, points
     lo, hi = min(x['lo'] for x in rows), max(x['hi'] for x in rows)
-    return f"{100 * sum(x['effect'] for x in rows) / len(rows):+.1f} [{100 * lo:+.1f}, {100 * hi:+.1f}]"
+    return points(sum(x['effect'] for x in rows) / len(rows), lo, hi)
 
 def arms_markdown(
     r:dict, # a study's result

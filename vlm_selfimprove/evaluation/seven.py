@@ -67,13 +67,14 @@ def item(
     else: r = about_numbers(seed, task, style) if name == 'integrated' else mk_row(seed, task, style)
     return r and r | dict(id=f'{name}-{seed}', abilities=abilities_of(r))
 
-# %% ../../nbs/evaluation/53_seven.ipynb #61d75155
+# %% ../../nbs/evaluation/53_seven.ipynb #59eb78f8
 def items(
     name:str, # a key of `SEVEN`
     n:int=300, # how many; fewer items are the beginning of more
+    first:int=0, # scene to begin with; 500,000 for items that nothing was judged or chosen on before
 ) -> list[dict]: # rows: id, seed, kind, style, task, prompt, answer, choices, abilities
     "The first n items of a benchmark."
-    rows, seed = [], START[name]
+    rows, seed = [], START[name] + first
     while len(rows) < n:
         if r := item(name, len(rows), seed): rows.append(r)
         seed += 1
@@ -82,9 +83,10 @@ def items(
 def skipped(
     name:str, # a key of `SEVEN`
     rows:list[dict], # from `items`
+    first:int=0, # as for `items`
 ) -> int: # scenes that did not allow the question whose turn it was
     "How many scenes were passed over."
-    return rows[-1]['seed'] + 1 - START[name] - len(rows) if rows else 0
+    return rows[-1]['seed'] + 1 - START[name] - first - len(rows) if rows else 0
 
 # %% ../../nbs/evaluation/53_seven.ipynb #9218c6d9
 def judge(
@@ -176,7 +178,7 @@ def score(
     d = paired_bootstrap(np.zeros(len(rows)), shares(name, out['items']))  # against nothing: the mean and its interval
     return dict(value=d['effect'], lo=d['lo'], hi=d['hi'], **out)
 
-# %% ../../nbs/evaluation/53_seven.ipynb #9fb84d18
+# %% ../../nbs/evaluation/53_seven.ipynb #6a3f2040
 def measure_seven(
     vlm:VLM, # model and processor
     n:int=300, # items a benchmark
@@ -184,13 +186,14 @@ def measure_seven(
     names:tuple=tuple(SEVEN), # which benchmarks
     prompts:PromptSet=STIC_MICRO, # for describe-and-respond
     batch_size:int=64,
+    first:int=0, # as for `items`
 ) -> dict: # name -> what `score` gives, keys (abilities of each item), skipped, said (greedy replies); JSON-able
     "All seven benchmarks."
     out = {}
     for name in names:
-        rows = items(name, n)
+        rows = items(name, n, first)
         replies = ask(vlm, name, rows, dar, prompts, batch_size)
-        out[name] = score(name, rows, replies) | dict(keys=[r['abilities'] for r in rows], skipped=skipped(name, rows), said=[t[0] for t in replies])
+        out[name] = score(name, rows, replies) | dict(keys=[r['abilities'] for r in rows], skipped=skipped(name, rows, first), said=[t[0] for t in replies])
     return out
 
 # %% ../../nbs/evaluation/53_seven.ipynb #9c7086a3

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PROMPTS', 'STICRecipe', 'plan_pairs', 'questions_of', 'cut_or_empty', 'answer_pairs', 'propose', 'stage1', 'infuse',
-           'stage2']
+           'mixed', 'stage2']
 
 # %% ../../nbs/methods/60_stic.ipynb #6bc87b14
 import random, shutil
@@ -18,7 +18,7 @@ from ..evaluation.benchmarks import describe_and_respond
 from ..models.vlm import VLM
 from ..training.train import train_dpo, train_sft
 
-# %% ../../nbs/methods/60_stic.ipynb #8e10200f
+# %% ../../nbs/methods/60_stic.ipynb #b7af205e
 PROMPTS = dict(paper=STIC_PAPER, micro=STIC_MICRO)
 
 @dataclass(frozen=True)
@@ -41,6 +41,7 @@ class STICRecipe:
     lora_r: int = 128
     lora_alpha: int = 256
     instruct_rows: int = 5_000     # section 5.1
+    bare: float = 0.               # share of those rows without the description; the paper infuses all
     lr2: float = 2e-5              # finetune_lora.sh
     epochs2: float = 1
     batch2: int = 32
@@ -156,6 +157,17 @@ def infuse(
     settings = {k: getattr(r, k) for k in ('prompts', 'seed', 'round', 'temperature', 'max_new_tokens')} | dict(model=model_key)
     keep = [{k: b[k] for k in ('id', 'image', 'prompt', 'answer')} for b in instructions[:r.instruct_rows]]
     return run_stage(run, 'infused', keep, fn, settings, 2 * r.gen_batch)
+
+# %% ../../nbs/methods/60_stic.ipynb #0d35ecea
+def mixed(
+    rows:list[dict], # from `infuse`
+    instructions:list[dict], # what they were made of: id, prompt
+    share:float, # of the rows, without the description
+    seed:int=0,
+) -> list[dict]:
+    "Infused rows, some of them with the bare question again."
+    bare = {b['id']: b['prompt'] for b in instructions}
+    return [b | dict(prompt=bare[b['id']]) if random.Random(f"bare{b['id']}{seed}").random() < share else b for b in rows]
 
 # %% ../../nbs/methods/60_stic.ipynb #27e13d3f
 def stage2(

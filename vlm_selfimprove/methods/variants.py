@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['DEFECTS', 'only', 'positives_only', 'diffused', 'noised_pairs', 'together', 'inject', 'injected_pairs', 'again',
-           'Keep', 'agreement', 'label_free', 'sft_only', 'mixed', 'defect']
+           'Keep', 'agreement', 'label_free', 'sft_only', 'defect']
 
-# %% ../../nbs/methods/64_variants.ipynb #8cfc183c
+# %% ../../nbs/methods/64_variants.ipynb #6c21f97a
 import functools, random, shutil
 from collections import Counter
 from contextlib import contextmanager
@@ -22,7 +22,7 @@ from ..data.journal import run_stage
 from ..data.records import PreferencePair, read_parquet, to_trl_sft
 from ..evaluation import benchmarks
 from . import stic
-from ..models.vlm import VLM, attach, detach, logprobs, weights_key
+from ..models.vlm import VLM, adapted, logprobs, weights_key
 from ..training.losses import rejected_logps_public
 from ..training.train import train_sft
 from ..world.language import article, parse
@@ -38,7 +38,7 @@ def only(
     "Some of the pairs."
     return [p for p in pairs if (not kinds or p.kind in kinds) and (not bad_prompt or p.bad_prompt == bad_prompt)][:n]
 
-# %% ../../nbs/methods/64_variants.ipynb #176f2d81
+# %% ../../nbs/methods/64_variants.ipynb #f4fa9209
 def positives_only(
     vlm:VLM, # the base
     run:str, # a finished STIC run's folder, whose pairs are used
@@ -52,9 +52,7 @@ def positives_only(
     first = train_sft(vlm, to_trl_sft(rows, folder=f'{out}/table'), f'{out}/stage1', lr=r.lr, lora_r=r.lora_r, lora_alpha=r.lora_alpha, epochs=r.epochs,
                       batch_size=r.batch, seed=r.seed, save_steps=r.save_steps)
     shutil.rmtree(f'{out}/table')
-    tuned = attach(vlm, first['adapter'])
-    try: infused = stic.infuse(tuned, instructions, out, r, weights_key(tuned))
-    finally: detach(tuned)
+    with adapted(vlm, first['adapter']) as tuned: infused = stic.infuse(tuned, instructions, out, r, weights_key(tuned))
     return stic.stage2(vlm, infused, f'{out}/stage2', r, first['adapter'])['adapter']
 
 # %% ../../nbs/methods/64_variants.ipynb #317b4d49
@@ -117,7 +115,7 @@ def injected_pairs(
     colors = {n: v for (n, v), _ in reversed(facts.most_common())}
     return [replace(p, chosen=c, rejected=inject(c, counts, colors, random.Random(f'{p.id}{seed}')), kind='injected', bad_prompt='') for p, c in zip(pairs, chosen)]
 
-# %% ../../nbs/methods/64_variants.ipynb #ca25373f
+# %% ../../nbs/methods/64_variants.ipynb #8385ab1d
 def again(
     vlm:VLM, # the base
     adapter:str, # of the round before
@@ -126,9 +124,7 @@ def again(
     r:stic.STICRecipe, # with `round` counted up
 ) -> dict: # as `stage1`
     "Stage 1 once more, with pairs made by the model of the round before."
-    tuned = attach(vlm, adapter)
-    try: pairs = stic.propose(tuned, records, run, r, weights_key(tuned))
-    finally: detach(tuned)
+    with adapted(vlm, adapter) as tuned: pairs = stic.propose(tuned, records, run, r, weights_key(tuned))
     return stic.stage1(vlm, pairs, f'{run}/stage1', r, adapter=adapter)
 
 # %% ../../nbs/methods/64_variants.ipynb #d1b8806e
@@ -171,17 +167,6 @@ def sft_only(
     "Fine-tune on questions and answers, without descriptions and without stage 1."
     rows = [dict(id=b['id'], image=b['image'], prompt=b['prompt'], completion=b['answer']) for b in instructions]
     return stic.stage2(vlm, rows, out, r)
-
-# %% ../../nbs/methods/64_variants.ipynb #6edf1c1b
-def mixed(
-    rows:list[dict], # from `infuse`
-    instructions:list[dict], # what they were made of: id, prompt
-    share:float=.5, # of the rows, without the description
-    seed:int=0,
-) -> list[dict]:
-    "Infused rows, some of them with the bare question again."
-    bare = {b['id']: b['prompt'] for b in instructions}
-    return [b | dict(prompt=bare[b['id']]) if random.Random(f"bare{b['id']}{seed}").random() < share else b for b in rows]
 
 # %% ../../nbs/methods/64_variants.ipynb #476c41ae
 def _public_head(real):

@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['log', 'PROJECTIONS', 'VLM', 'messages', 'encode', 'batches', 'row_seed', 'GumbelSampler', 'generate',
            'completion_ids', 'logprobs', 'embed', 'language_lora_targets', 'check_adapter', 'attach', 'detach',
-           'load_vlm', 'weights_key']
+           'adapted', 'load_vlm', 'weights_key']
 
-# %% ../../nbs/models/20_vlm.ipynb #c59ec321
+# %% ../../nbs/models/20_vlm.ipynb #7a9b346e
 import hashlib, inspect, logging
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 import torch
@@ -275,13 +276,24 @@ def attach(
     except ValueError: model.unload(); raise
     return VLM(model.eval(), vlm.processor, f'{vlm.name}+{Path(adapter).name}')
 
-# %% ../../nbs/models/20_vlm.ipynb #73260ff5
+# %% ../../nbs/models/20_vlm.ipynb #d6834032
 def detach(
     vlm:VLM, # bare or with an adapter
 ) -> VLM: # the bare model
     "Take the adapter off, leaving the base model as it was."
     if not isinstance(vlm.model, PeftModel): return vlm
     return VLM(vlm.model.unload(), vlm.processor, vlm.name.split('+')[0])
+
+@contextmanager
+def adapted(
+    vlm:VLM, # a bare model; it may carry an adapter where none is named
+    adapter:str|None, # folder written by PEFT; None: as it is
+): # the model with the adapter, inside the `with`
+    "A model with an adapter for a while."
+    if adapter is None: yield vlm; return
+    tuned = attach(vlm, adapter)
+    try: yield tuned
+    finally: detach(tuned)
 
 # %% ../../nbs/models/20_vlm.ipynb #89658ff3
 def load_vlm(

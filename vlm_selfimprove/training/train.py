@@ -6,7 +6,7 @@
 __all__ = ['log', 'STICTrainer', 'whole', 'last_checkpoint', 'training_key', 'borrowed', 'common_args', 'Bar', 'train_dpo',
            'train_sft']
 
-# %% ../../nbs/training/41_train.ipynb #dcf8d152
+# %% ../../nbs/training/41_train.ipynb #41c36815
 import hashlib, json, logging, shutil, time, zipfile
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +18,7 @@ from tqdm import tqdm
 from transformers import PrinterCallback, TrainerCallback
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 from ..data.trainset import check_dataset, raw_rows
-from ..models.vlm import VLM, attach, detach, language_lora_targets, weights_key
+from ..models.vlm import VLM, adapted, language_lora_targets, weights_key
 from .losses import sft_term
 log = logging.getLogger(__name__)
 
@@ -190,19 +190,7 @@ def _fit(
     for c in out.glob('checkpoint-*'): shutil.rmtree(c)
     return res
 
-# %% ../../nbs/training/41_train.ipynb #164f0d58
-def _on_adapter(
-    vlm:VLM, # bare when `adapter` is given
-    adapter:str|None, # folder
-    fn, # VLM -> result
-):
-    "Run `fn` with the adapter in place, then take it off."
-    if adapter is None: return fn(vlm)
-    v = attach(vlm, adapter)
-    try: return fn(v)
-    finally: detach(v)
-
-# %% ../../nbs/training/41_train.ipynb #611927e7
+# %% ../../nbs/training/41_train.ipynb #d322c4ca
 def train_dpo(
     vlm:VLM, # not changed; the result is a folder
     pairs_ds:Dataset, # images, prompt, chosen, rejected
@@ -227,9 +215,9 @@ def train_dpo(
         return STICTrainer(model=model, args=cfg, train_dataset=pairs_ds, processing_class=vlm.processor,
             peft_config=lora, callbacks=cbs, alpha=alpha, norm=norm)
     check_dataset(vlm, pairs_ds, ('chosen', 'rejected'))
-    return _on_adapter(vlm, adapter, lambda v: _fit(v, pairs_ds, out, make, dict(kind='dpo', **s), callbacks))
+    with adapted(vlm, adapter) as v: return _fit(v, pairs_ds, out, make, dict(kind='dpo', **s), callbacks)
 
-# %% ../../nbs/training/41_train.ipynb #b6f21b40
+# %% ../../nbs/training/41_train.ipynb #6577d16c
 def train_sft(
     vlm:VLM, # not changed; the result is a folder
     rows_ds:Dataset, # images (maybe empty), prompt, completion
@@ -253,4 +241,4 @@ def train_sft(
         return SFTTrainer(model=model, args=cfg, train_dataset=rows_ds, processing_class=vlm.processor,
             peft_config=lora, callbacks=cbs)
     check_dataset(vlm, rows_ds, ('completion',))
-    return _on_adapter(vlm, adapter, lambda v: _fit(v, rows_ds, out, make, dict(kind='sft', **s), callbacks))
+    with adapted(vlm, adapter) as v: return _fit(v, rows_ds, out, make, dict(kind='sft', **s), callbacks)
