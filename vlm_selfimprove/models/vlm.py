@@ -276,7 +276,7 @@ def attach(
     except ValueError: model.unload(); raise
     return VLM(model.eval(), vlm.processor, f'{vlm.name}+{Path(adapter).name}')
 
-# %% ../../nbs/models/20_vlm.ipynb #d6834032
+# %% ../../nbs/models/20_vlm.ipynb #fe953a94
 def detach(
     vlm:VLM, # bare or with an adapter
 ) -> VLM: # the bare model
@@ -290,10 +290,9 @@ def adapted(
     adapter:str|None, # folder written by PEFT; None: as it is
 ): # the model with the adapter, inside the `with`
     "A model with an adapter for a while."
-    if adapter is None: yield vlm; return
-    tuned = attach(vlm, adapter)
+    tuned = attach(vlm, adapter) if adapter else vlm
     try: yield tuned
-    finally: detach(tuned)
+    finally: adapter and detach(tuned)
 
 # %% ../../nbs/models/20_vlm.ipynb #89658ff3
 def load_vlm(
