@@ -6,8 +6,8 @@
 __all__ = ['COMMANDS', 'micro_images', 'stic', 'demo', 'evaluate', 'report', 'micro_train', 'compare', 'export', 'reproduce',
            'micro_verify', 'usage', 'main']
 
-# %% ../../nbs/app/73_cli.ipynb #a5b1e286
-import json, sys
+# %% ../../nbs/app/73_cli.ipynb #f268d19d
+import json, sys, warnings
 from dataclasses import replace
 from pathlib import Path
 from fastcore.script import Param, anno_parser
@@ -172,7 +172,7 @@ def micro_verify(
 COMMANDS = {'demo': demo, 'stic': stic, 'evaluate': evaluate, 'report': report, 'compare': compare, 'export': export, 'reproduce': reproduce,
             'micro images': micro_images, 'micro train': micro_train, 'micro verify': micro_verify}
 
-# %% ../../nbs/app/73_cli.ipynb #ab891700
+# %% ../../nbs/app/73_cli.ipynb #b2fe8720
 def usage(): # -> str
     return 'usage: vlmsi COMMAND [options]; vlmsi COMMAND --help\n\n' + '\n'.join(f'  {k:14} {f.__doc__}' for k, f in COMMANDS.items())
 
@@ -184,6 +184,7 @@ def main(argv=None):
         asked = not argv or argv[0] in ('-h', '--help')
         print(usage(), file=sys.stdout if asked else sys.stderr)
         return 0 if asked else 2
+    warnings.filterwarnings('ignore', '.*gradient_checkpointing.* is deprecated', FutureWarning)  # between Transformers and TRL; nothing a user could do
     args = vars(anno_parser(COMMANDS[name], prog=f'vlmsi {name}').parse_args(argv[len(name.split()):]))
     try: COMMANDS[name](**{k: v for k, v in args.items() if k not in ('pdb', 'xtra')})
     except (ValueError, OSError, RuntimeError) as e:
