@@ -39,7 +39,7 @@ def committed(): return {p.stem: json.loads(p.read_text()) for p in (ROOT/'nbs/p
 
 
 BASES, TOGETHER = ('shipped', 'weak'), ('shipped-together', 'weak-together')
-NAMES = [*(f'main_{b}_{k}' for b in BASES + TOGETHER for k in CLAIMS), *(f'{k}_{b}' for b in BASES for k in FIGURES if k != 'tab03'), 'tab03_shipped', 'tab01_bases',
+NAMES = [*(f'main_{b}_{k}' for b in BASES + TOGETHER for k in CLAIMS), *(f'{k}_{b}' for b in BASES for k in FIGURES if not k.startswith('tab03')), 'tab03_shipped', 'tab03_direct_shipped', 'tab01_bases',
          *(f'{k}_{b}' for b in TOGETHER for k in ('tab01', 'tab01_direct')), *(f'headroom_{b}' for b in BASES),
          *(f'{k}_shipped' for k in (*STUDIES, 'fig08', 'supervised', 'stopping', 'described'))]
 
