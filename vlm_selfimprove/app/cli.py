@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from fastcore.script import Param, anno_parser
 
-# %% ../../nbs/app/73_cli.ipynb #bb140a68
+# %% ../../nbs/app/73_cli.ipynb #2b59187f
 def micro_images(
     out:str, # folder to write
     n:int=384, # unlabelled images
@@ -23,6 +23,7 @@ def micro_images(
 ):
     "Write images of the micro world, and instruction rows with theirs."
     from vlm_selfimprove.data.prompts import STIC_MICRO
+    from vlm_selfimprove.data.records import write_atomic
     from vlm_selfimprove.evaluation.benchmarks import scene_rows
     from vlm_selfimprove.world.language import truth
     from vlm_selfimprove.world.render import render
@@ -35,7 +36,7 @@ def micro_images(
     for r in vqa_rows(rows, 0) + careful:
         image_of(r).save(out/f"seen/{r['id']}.png")
         lines.append(json.dumps(dict(id=r['id'], image=f"seen/{r['id']}.png", prompt=r['prompt'], answer=r['answer'], choices=r['choices'], task=r['task'])))
-    (out/'instructions.jsonl').write_text('\n'.join(lines) + '\n')
+    write_atomic(out/'instructions.jsonl', ('\n'.join(lines) + '\n').encode())
     print(f'{out.name}: {n} images in images/, {len(lines)} rows in instructions.jsonl', flush=True)
 
 # %% ../../nbs/app/73_cli.ipynb #6ed462b5

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MARKS', 'TAGS', 'FORMATS', 'read_data', 'clean', 'copy_images', 'question', 'llamafactory_row', 'write_llamafactory',
-           'swift_row', 'write_swift', 'tables', 'write_trl', 'public', 'card', 'recipe_of', 'data_card', 'measured_md',
-           'model_card', 'write_adapter', 'write_hub', 'next_line', 'export_run']
+           'swift_row', 'write_swift', 'tables', 'write_trl', 'public', 'card', 'recipe_of', 'bare_text', 'data_card',
+           'measured_md', 'model_card', 'write_adapter', 'write_hub', 'next_line', 'export_run']
 
 # %% ../../nbs/app/75_export.ipynb #4f2cff79
 import hashlib, json, os, re, shlex, shutil, tempfile
@@ -163,7 +163,15 @@ def recipe_of(R): # -> dict, settings without paths
     r = yaml.safe_load(R.get('recipe') or '') or {}
     return r | dict(model=public(str(r.get('model') or '')))
 
-# %% ../../nbs/app/75_export.ipynb #7e399d1c
+# %% ../../nbs/app/75_export.ipynb #d0c78f74
+def bare_text(
+    R:dict, # from `read_data`
+) -> str: # '' where the run trained all its rows as they are exported
+    "How many of the infused rows the run itself trained without their description."
+    share = recipe_of(R).get('bare') or 0
+    return f'; the run trained {share:.0%} of them with the question alone (its setting `bare`)' if share else ''
+
+# %% ../../nbs/app/75_export.ipynb #7cf7d3a1
 TAGS = ['self-training', 'stic', 'vision-language', 'trl']
 
 def data_card(
@@ -181,14 +189,14 @@ Made with STIC ({R['run'].name}) by {made} from unlabelled images. No person wro
 - `dpo`, {n['dpo']:,} rows ({kinds}): `images` (one: the clean image, upright, RGB), `prompt` (an ordinary one),
   `chosen` (the answer to a careful prompt), `rejected` (the answer to a bad prompt, then in `bad_prompt`, or about
   an image corrupted as `kind` says).
-- `sft`, {n['sft']:,} rows: `images`, `prompt` (the model's own description, then a question), `completion` (the answer the question came with).
+- `sft`, {n['sft']:,} rows: `images`, `prompt` (the model's own description, then a question), `completion` (the answer the question came with){bare_text(R)}.
 
 Rejected answers are bad on purpose and invent things; chosen answers may be wrong too.
 
 The images are inside. This card names no licence: before you publish, make sure that you may pass the images on, and add `license:` above.
 """)
 
-# %% ../../nbs/app/75_export.ipynb #58b8f99e
+# %% ../../nbs/app/75_export.ipynb #42df8137
 def measured_md(
     R:dict, # from `read_data`
 ) -> str: # markdown
@@ -207,7 +215,7 @@ def model_card(
     return card(head, f"""# {R['run'].name}: a LoRA adapter trained with STIC
 
 On {base or 'a base that the run does not name'}{'' if '/' in base else ', a local folder: put its path below'}; from
-{len(R['pairs']):,} preference pairs of its own and {len(R['infused']):,} description-infused rows.
+{len(R['pairs']):,} preference pairs of its own and {len(R['infused']):,} description-infused rows{bare_text(R)}.
 
     from peft import PeftModel
     from transformers import AutoModelForImageTextToText
@@ -263,7 +271,7 @@ def next_line(
     if (out/'adapter').exists(): up += [f'hf upload USER/{name} {here(str(out/"adapter"))} . --private']
     return 'nothing was uploaded; this would: ' + ' && '.join(up)
 
-# %% ../../nbs/app/75_export.ipynb #48d940ab
+# %% ../../nbs/app/75_export.ipynb #5e63dfe1
 def export_run(
     run, # run folder
     to:str, # one of `FORMATS`
@@ -279,7 +287,7 @@ def export_run(
         FORMATS[to](R, part)
         os.replace(part, out)
     why = skipped(R).get('stage2', 'infused/data.parquet is missing')
-    print(f"made: {out}: {len(R['pairs']):,} pairs, " + (f"{len(R['infused']):,} infused rows" if R['infused'] else f'no infused rows ({why})'))
+    print(f"made: {out}: {len(R['pairs']):,} pairs, " + (f"{len(R['infused']):,} infused rows{bare_text(R)}" if R['infused'] else f'no infused rows ({why})'))
     equal = sum(p.chosen == p.rejected for p in R['pairs'])
     if to == 'swift' and equal: print(f'pairs with two equal answers, which ms-swift drops: {equal:,}')
     if to == 'hub' and not (out/'adapter').exists(): print('no adapter: the run has not come so far; start it again, then export again')

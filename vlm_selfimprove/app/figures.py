@@ -57,7 +57,7 @@ def stages(
                 if (stage, asked) in need: got[stage, asked] = seven_of(tuned, out/f'{who}-{asked}.json', n, asked == 'dar', first)
     return got
 
-# %% ../../nbs/app/77_figures.ipynb #56603506
+# %% ../../nbs/app/77_figures.ipynb #f5fc1c07
 FIGURES = dict( # before, after, sign of the claim
     tab01=(('base', 'direct'), ('stic', 'dar'), +1, 'STIC with describe-and-respond is better than the base asked directly, on the mean of seven benchmarks (Table 1).'),
     tab01_direct=(('base', 'direct'), ('stic', 'direct'), +1, 'STIC is better than the base when neither describes first (Table 2, rows without describe-and-respond).'),
@@ -90,7 +90,7 @@ def reproduce_stic(
     asked = {k: FIGURES[k] for k in keys if full or not k.startswith('tab03')}
     need = {x for b, a, *_ in asked.values() for x in (b, a)}
     (seven := Path(out)/f'{label}-seven').mkdir(exist_ok=True); log = Log(seven)
-    with log.stage('seven'): ms = [stages(model, f'{out}/{label}-{s}', n, seven, need, data_of(out, s, settings) if 'tab03' in asked else '', first) for s in sd]
+    with log.stage('seven'): ms = [stages(model, f'{out}/{label}-{s}', n, seven, need, data_of(out, s, settings) if any(k.startswith('tab03') for k in asked) else '', first) for s in sd]
     conf, seconds = conditions(recipe_of(model, 0, settings), settings, label, items=n, first=first), log.seconds['seven'] + sum(sum(g['seconds'].values()) for g in got)
     done = []
     for key, (b, a, sign, claim) in asked.items():
