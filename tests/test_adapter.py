@@ -2,9 +2,9 @@
 import json, sys
 import pytest
 from conftest import sh
-from vlm_selfimprove.app.cli import micro_images
-from vlm_selfimprove.app.recipes import load_recipe
-from vlm_selfimprove.app.run import run_stic
+from vlm_selfimprove.data.microset import micro_images
+from vlm_selfimprove.runs.recipes import load_recipe
+from vlm_selfimprove.runs.run import run_stic
 from vlm_selfimprove.data.images import open_image
 from vlm_selfimprove.evaluation.benchmarks import read_rows
 from vlm_selfimprove.models.vlm import attach, load_vlm

@@ -6,13 +6,13 @@ import numpy as np, pytest
 from PIL import Image
 from safetensors.numpy import load_file
 from killed import work
-from vlm_selfimprove.app.cli import micro_images
+from vlm_selfimprove.data.microset import micro_images
 from vlm_selfimprove.data.images import REASONS
 from vlm_selfimprove.data.records import read_parquet
 
 # children are forked from a server that has imported everything: an attempt costs no import time
 fork = multiprocessing.get_context('forkserver')
-fork.set_forkserver_preload(['vlm_selfimprove.app.cli', 'vlm_selfimprove.app.run'])
+fork.set_forkserver_preload(['vlm_selfimprove.app.cli', 'vlm_selfimprove.runs.run'])
 SMALL = 'gen_batch=4 batch=4 micro_batch=4 lora_r=4 lora_alpha=8 batch2=4 save_steps=2'.split()
 KILLS = 10
 

@@ -2,9 +2,9 @@
 import json, subprocess, sys, time
 import pytest
 from conftest import ROOT
-from vlm_selfimprove.app.figures import FIGURES
-from vlm_selfimprove.app.reproduce import CLAIMS, SETTINGS
-from vlm_selfimprove.app.studies import STUDIES
+from vlm_selfimprove.reproduce.tables import FIGURES
+from vlm_selfimprove.reproduce.tables import CLAIMS, SETTINGS
+from vlm_selfimprove.reproduce.studies import STUDIES
 
 NEED = 'paper', 'name', 'claim', 'verdict', 'effect', 'interval', 'seeds', 'rows', 'settings', 'command', 'commit', 'versions', 'hardware', 'seconds'
 

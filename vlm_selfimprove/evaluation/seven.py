@@ -11,7 +11,8 @@ import re
 from dataclasses import replace
 import numpy as np
 from ..data.prompts import PromptSet, STIC_MICRO
-from .benchmarks import ask_all, describe_and_respond, picture, scene_rows, score_answers
+from .benchmarks import ask_all, describe_and_respond, picture, score_answers
+from ..world.tasks import scene_rows
 from .metrics import prf
 from .statistics import paired_bootstrap
 from ..models.vlm import VLM, logprobs

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PROMPTS', 'STICRecipe', 'plan_pairs', 'questions_of', 'cut_or_empty', 'answer_pairs', 'propose', 'stage1', 'infuse',
-           'mixed', 'stage2']
+           'drop_descriptions', 'stage2']
 
 # %% ../../nbs/methods/60_stic.ipynb #6bc87b14
 import random, shutil
@@ -159,7 +159,7 @@ def infuse(
     return run_stage(run, 'infused', keep, fn, settings, 2 * r.gen_batch)
 
 # %% ../../nbs/methods/60_stic.ipynb #0d35ecea
-def mixed(
+def drop_descriptions(
     rows:list[dict], # from `infuse`
     instructions:list[dict], # what they were made of: id, prompt
     share:float, # of the rows, without the description

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['RULES', 'ACTIONS', 'TASKS', 'KIND_OF', 'VQA', 'POPULAR', 'q_existence', 'q_color', 'q_where', 'q_at', 'q_count',
            'q_relation', 'q_comparison', 'q_read', 'q_chart', 'rule_of', 'habitual', 'q_decision', 'mk_row', 'vqa_rows',
-           'image_of', 'pope_rows']
+           'image_of', 'pope_rows', 'scene_rows']
 
 # %% ../../nbs/world/13_tasks.ipynb #822039d2
 import numpy as np
@@ -141,3 +141,14 @@ def pope_rows(n, start, splits=('random', 'popular', 'adversarial'), style=None)
                 rows.append(dict(id=f'pope-{sp}-{seed}-{y}', seed=seed, kind='objects', style=s.style, task=sp,
                                  prompt=f'is there {article(noun)}?', answer=y, choices=('yes', 'no')))
     return rows
+
+# %% ../../nbs/world/13_tasks.ipynb #a1c0de02
+def scene_rows(
+    n:int, # how many
+    start:int, # first scene seed
+    kind:str='objects', # of scene
+    style:str=None, # of the drawing; None: each scene's own
+) -> list[dict]: # id, seed, kind, style, prompt (empty)
+    "Rows that only stand for a scene, to be described."
+    return [dict(id=f'{kind}-{i}', seed=i, kind=kind, style=mk_scene(i, kind, style).style, prompt='')
+            for i in range(start, start + n)]
