@@ -103,8 +103,8 @@ def similarity(model, label, out='runs/reproduce', results='', sizes=SIZES, star
         pick = lambda x: [x[k] for k in judged]
         f1 = {k: f1_of_counts(before[k]) for k in groups}
         beside.append(dict(styles=correlation([o[k] for k in STYLES], [before[k] for k in STYLES], [after[k] for k in STYLES], f1_of_counts, 500),
-                           legibility=correlation(per_item(f1), per_item(before), per_item(after), f1_of_counts, 500)))
-        got.append(dict(name=f'rho over {len(judged)} looks', **correlation(per_item(o), per_item(before), per_item(after), f1_of_counts, 500)))
+                           legibility=correlation(pick(f1), pick(before), pick(after), f1_of_counts, 500)))
+        got.append(dict(name=f'rho over {len(judged)} looks', **correlation(pick(o), pick(before), pick(after), f1_of_counts, 500)))
     benchmarks = {k: embed(vlm, [picture(x) for x in seven_items(k, min(200, 4 * sizes['scenes']))]).numpy() for k in ('science', 'text', 'chart', 'math')}
     conf = result_settings(main_recipe(model, 0, sizes), sizes, label, start=start, scenes_a_group=len(groups['plain']))
     r = result(f'stic_fig08_{label}', 'The more the images of a benchmark overlap with the training images, the more it gains (Figure 8).', got, sizes['seeds'], conf, seconds, +1, STUDIED, 'rho')
