@@ -21,7 +21,7 @@ from ..data.images import image_seed, open_image
 from ..data.journal import run_stage
 from ..data.records import PreferencePair, read_parquet, to_trl_sft
 from ..evaluation import benchmarks
-from ..app.cli import stic
+from . import stic
 from ..models.vlm import VLM, adapted, logprobs, weights_key
 from ..training.losses import rejected_logps_public
 from ..training.train import train_sft
