@@ -8,6 +8,7 @@ from safetensors.numpy import load_file
 from killed import work
 from vlm_selfimprove.data.microset import micro_images
 from vlm_selfimprove.data.images import REASONS
+from vlm_selfimprove.data.journal import read_stages
 from vlm_selfimprove.data.records import read_parquet
 
 # children are forked from a server that has imported everything: an attempt costs no import time
@@ -163,6 +164,7 @@ def test_hostile_folder(photos, micro, tmp_path):
     assert used == good and res['counts']['images']['good'] == len(good)
     refused = {r['id'] for r in res['rejects'] if r['stage'] == 'pairs'}  # of the model's answers, not of the image
     assert {r['id'] for r in read_parquet(out/'pairs/data.parquet')} | refused == good
+    assert [m['title'] for m in read_stages(out)] == ['Images', 'Preference pairs']
 
 
 def test_ordinary_photographs(photos, micro, tmp_path):
@@ -176,6 +178,7 @@ def test_ordinary_photographs(photos, micro, tmp_path):
     assert [r['id'] for r in res['rejects'] if r['stage'] == 'images'] == ['README.txt']
     # a micro model rambles about photographs: an answer cut at the limit is not trained on, but it is named
     cut = [r for r in res['rejects'] if r['stage'] == 'pairs']
-    assert res['counts']['images']['good'] == len(photos) == res['counts']['pairs']['total'] + len(cut)
-    assert all('cut at' in r['reason'] or 'empty' in r['reason'] for r in cut) and 2 * res['counts']['pairs']['total'] >= len(photos)
+    made = res['counts']['stages']['pairs']['kept']
+    assert res['counts']['images']['good'] == len(photos) == made + len(cut)
+    assert all('cut at' in r['reason'] or 'empty' in r['reason'] for r in cut) and 2 * made >= len(photos)
     assert (out/'adapter/adapter_model.safetensors').exists() and (out/'report.html').exists()

@@ -48,23 +48,25 @@ class STICRecipe:
     save_steps: int = 50           # steps between checkpoints
 
     def __post_init__(self):
-        if self.prompts not in PROMPTS: raise ValueError(f'setting prompts={self.prompts!r}: use one of {list(PROMPTS)}')
+        if self.prompts in PROMPTS: return
+        raise ValueError(f'setting prompts={self.prompts!r}: use one of {list(PROMPTS)}')
 
 # %% ../../nbs/methods/60_stic.ipynb #e58268b2
 def stic_micro() -> STICRecipe: # frozen before any verdict
-    "The main job on the shipped micro model, a minute or two on two cores; alpha and rates chosen on scenes kept for that (LOG.md)."
+    "The main job on the shipped model, two minutes on two cores; rates chosen on scenes kept for that (LOG.md)."
     return STICRecipe(prompts='micro', max_new_tokens=96, alpha=.05, lr=1e-4, batch=16, micro_batch=16,
                       lora_r=16, lora_alpha=32, instruct_rows=3_000, lr2=2e-4, batch2=32, save_steps=10)
 
 def stic_llava16_7b() -> STICRecipe: # the paper's main setting
-    "STIC on llava-v1.6-mistral-7b (section 5.1): 6k COCO images, 5k instruction rows; the paper reports +4.0 on average over seven benchmarks."
+    "STIC on llava-v1.6-mistral-7b (section 5.1): 6k images, 5k rows; the paper reports +4.0 on seven benchmarks."
     return STICRecipe(model='llava-hf/llava-v1.6-mistral-7b-hf', micro_batch=1)
 
 def stic_llava15_7b() -> STICRecipe: # the paper's second base
     "STIC on llava-v1.5-7b, for the comparison with POVID (section 5.1); the same data and settings."
     return STICRecipe(model='llava-hf/llava-1.5-7b-hf', micro_batch=1)
 
-RECIPES = dict(stic=STICRecipe, stic_micro=stic_micro, stic_llava16_7b=stic_llava16_7b, stic_llava15_7b=stic_llava15_7b)
+RECIPES = dict(stic=STICRecipe, stic_micro=stic_micro,
+               stic_llava16_7b=stic_llava16_7b, stic_llava15_7b=stic_llava15_7b)
 
 # %% ../../nbs/methods/60_stic.ipynb #e0102721
 def plan_pairs(
@@ -115,7 +117,8 @@ def sampling(
     r:STICRecipe, # of the run
 ) -> dict: # arguments of `VLM.generate`
     "How this run samples, everywhere."
-    return dict(max_new_tokens=r.max_new_tokens, temperature=r.temperature, seed=r.seed, batch_size=2 * r.gen_batch)
+    return dict(max_new_tokens=r.max_new_tokens, temperature=r.temperature, seed=r.seed,
+                batch_size=2 * r.gen_batch)
 
 def answer_pairs(
     vlm:VLM, # the model that is to improve
@@ -154,10 +157,12 @@ def propose(
 ) -> list[PreferencePair]: # those that can be trained on
     "Stage 1, data: the model's own preference pairs, resumable."
     plan = plan_pairs(records, PROMPTS[r.prompts], r.seed, r.round)
-    rows = run_stage(run, 'pairs', plan, lambda b: answer_pairs(vlm, b, r), _settings(r, model_key), r.gen_batch,
+    answer = lambda batch: answer_pairs(vlm, batch, r)
+    rows = run_stage(run, 'pairs', plan, answer, _settings(r, model_key), r.gen_batch,
                      title='Preference pairs', kind='pair')
     if 2 * len(rows) < len(records): raise ValueError(
-        f'{len(records) - len(rows)} of {len(records)} pairs were rejected (see {run}/pairs/manifest.json): '
+        f'{len(records) - len(rows)} of {len(records)} pairs were rejected '
+        f'(see {run}/pairs/manifest.json): '
         f'if answers were cut, set max_new_tokens above {r.max_new_tokens}')
     return [PreferencePair(**x) for x in rows]
 
@@ -177,8 +182,9 @@ def stage1(
 ) -> dict: # history, adapter, seconds
     "Stage 1, training: prefer the careful answer (Eq. 4.1)."
     acc = max(1, r.batch // r.micro_batch)
-    res = train_dpo(vlm, to_trl_dpo(pairs, folder=f'{out}/table'), out, beta=r.beta, alpha=r.alpha, norm=r.norm, lr=r.lr,
-                    epochs=r.epochs, batch_size=r.batch // acc, grad_accum=acc, **training_settings(r), **kw)
+    table = to_trl_dpo(pairs, folder=f'{out}/table')
+    res = train_dpo(vlm, table, out, beta=r.beta, alpha=r.alpha, norm=r.norm, lr=r.lr, epochs=r.epochs,
+                    batch_size=r.batch // acc, grad_accum=acc, **training_settings(r), **kw)
     shutil.rmtree(f'{out}/table')  # the pictures, which the run keeps elsewhere
     return res
 
@@ -195,7 +201,7 @@ def drop_descriptions(
     return [b | dict(prompt=bare[b['id']]) if drawn(b) else b for b in rows]
 
 # %% ../../nbs/methods/60_stic.ipynb #bc038121
-def _describe_rows(vlm, batch, r): # -> one description an instruction row, under an ordinary prompt drawn for it
+def _describe_rows(vlm, batch, r): # -> a description for each row, under an ordinary prompt drawn for it
     prompts = PROMPTS[r.prompts].normal
     ask = lambda b: random.Random(f"describe{image_seed(b['id'], r.round, r.seed)}").choice(prompts)
     see = lambda b: open_image(dict(id=b['id'], path=b['image']))
@@ -208,14 +214,15 @@ def infuse(
     run:str, # run folder
     r:STICRecipe, # of the run
     model_key:str='', # as in `propose`
-) -> list[dict]: # id, image, prompt (infused, or bare where the recipe leaves the description out), completion
+) -> list[dict]: # id, image, prompt (infused, or bare for the share that the recipe says), completion
     "Stage 2, data: the model's own description before each question, resumable."
     def fn(batch):
         said = _describe_rows(vlm, batch, r)
-        rows = [dict(id=b['id'], image=b['image'], prompt=PROMPTS[r.prompts].infuse(d, b['prompt']), completion=b['answer'])
-                for b, d in zip(batch, said)]
+        infused = [PROMPTS[r.prompts].infuse(d, b['prompt']) for b, d in zip(batch, said)]
+        rows = [dict(id=b['id'], image=b['image'], prompt=p, completion=b['answer']) for b, p in zip(batch, infused)]
+        rows = drop_descriptions(rows, batch, r.bare, r.seed)
         why = [cut_or_empty(vlm, d, r.max_new_tokens) for d in said]
-        return [o | dict(reject=w) if w else o for o, w in zip(drop_descriptions(rows, batch, r.bare, r.seed), why)]
+        return [o | dict(reject=w) if w else o for o, w in zip(rows, why)]
     settings = _settings(r, model_key) | dict(bare=r.bare)
     keep = [{k: b[k] for k in ('id', 'image', 'prompt', 'answer')} for b in instructions[:r.instruct_rows]]
     return run_stage(run, 'infused', keep, fn, settings, 2 * r.gen_batch,
@@ -232,7 +239,8 @@ def stage2(
 ) -> dict: # history, adapter, seconds
     "Stage 2, training: answer with the description at hand; completion tokens only."
     acc = max(1, r.batch2 // (4 * r.micro_batch))
-    res = train_sft(vlm, to_trl_sft(rows, folder=f'{out}/table'), out, lr=r.lr2, epochs=r.epochs2, adapter=adapter,
+    table = to_trl_sft(rows, folder=f'{out}/table')
+    res = train_sft(vlm, table, out, lr=r.lr2, epochs=r.epochs2, adapter=adapter,
                     batch_size=r.batch2 // acc, grad_accum=acc, **training_settings(r), **kw)
     shutil.rmtree(f'{out}/table')
     return res
@@ -244,7 +252,7 @@ def train(
     run:Path, # run folder
     recipe:STICRecipe, # of the run
     log, # of the run: times stages, tells people
-    instructions:list[dict]=(), # rows the model was already trained on: id, image, prompt, answer; without them stage 2 is skipped
+    instructions:list[dict]=(), # rows it was already trained on: id, image, prompt, answer; none: no stage 2
 ) -> tuple[str, dict]: # the adapter's folder; what was skipped: stage -> why
     "STIC: both stages."
     with log.stage('propose'): pairs = propose(vlm, records, run, recipe, weights_key(vlm))

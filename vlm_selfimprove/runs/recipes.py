@@ -17,12 +17,14 @@ from .. import methods
 # %% ../../nbs/runs/70_recipes.ipynb #03f184e1
 def shipped_methods() -> list[str]: # names, sorted
     "The methods that come with the package."
-    return sorted(m.name for m in pkgutil.iter_modules(methods.__path__) if hasattr(_shipped(m.name), 'train'))
+    modules = [m.name for m in pkgutil.iter_modules(methods.__path__)]
+    return sorted(name for name in modules if hasattr(_shipped(name), 'train'))
 
 def _shipped(name): return import_module(f'{methods.__name__}.{name}')
 
 def _from_file(path): # -> the module that a .py file is
-    if not path.is_file(): raise ValueError(f'method {path}: no such file; it is looked for beside the recipe')
+    if not path.is_file():
+        raise ValueError(f'method {path}: no such file; it is looked for beside the recipe')
     spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
     sys.modules[path.stem] = module  # a dataclass looks for its module there
@@ -40,7 +42,8 @@ def load_method(
     else:
         try: module = import_module(name)
         except ImportError as e:
-            raise ValueError(f'method {name!r}: {e}; name one of {shipped_methods()}, a module, or a file that ends in .py') from None
+            raise ValueError(f'method {name!r}: {e}; name one of {shipped_methods()}, a module, '
+                             'or a file that ends in .py') from None
     if miss := [k for k in ('train', 'RECIPES') if not hasattr(module, k)]:
         raise ValueError(f'method {name!r} has no {" and no ".join(miss)}; see the tutorial "Add a method"')
     return module
@@ -64,7 +67,8 @@ def _value(field, text): # an override, checked against its field
     kind = field.type if isinstance(field.type, type) else str
     if kind is str: return '' if v is None else str(v)
     try: return kind(v)
-    except (TypeError, ValueError): raise ValueError(f'setting {field.name}={text!r}: not {kind.__name__}') from None
+    except (TypeError, ValueError):
+        raise ValueError(f'setting {field.name}={text!r}: not {kind.__name__}') from None
 
 def _named(name): # -> the recipe of that name
     method = name.split('_')[0]
@@ -88,14 +92,16 @@ def load_recipe(
     r, given = _from_yaml(Path(name)) if Path(name).is_file() else (_named(name), {})
     given = given | (overrides or {})
     known = {f.name: f for f in fields(r)}
-    if bad := sorted(set(given) - set(known)): raise ValueError(f'unknown setting {bad[0]!r}; there are {sorted(known)}')
+    if bad := sorted(set(given) - set(known)):
+        raise ValueError(f'unknown setting {bad[0]!r}; there are {sorted(known)}')
     return replace(r, **{k: _value(known[k], v) for k, v in given.items()})
 
 # %% ../../nbs/runs/70_recipes.ipynb #f7902c7a
 def _written(r, folder): # how a file in that folder names the method of a recipe
     module = method_of(r)
     if module.__name__.startswith(f'{methods.__name__}.'): return method_name(r)
-    return os.path.relpath(module.loaded_from, folder) if hasattr(module, 'loaded_from') else module.__name__
+    if hasattr(module, 'loaded_from'): return os.path.relpath(module.loaded_from, folder)
+    return module.__name__
 
 def save_recipe(
     r, # a recipe

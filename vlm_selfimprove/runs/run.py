@@ -47,7 +47,8 @@ def check_source(
     rows = run_stage(run, 'images', todo, check, {}, 64, title='Images', kind='image')
     rejects += json.loads((Path(run)/'images/manifest.json').read_text())['rejects']
     if not rows: raise ValueError(
-        f'{images}: none of {len(rejects)} files is a usable image; the reasons are in {run}/images/manifest.json')
+        f'{images}: none of {len(rejects)} files is a usable image; '
+        f'the reasons are in {run}/images/manifest.json')
     conversions = dict(Counter(c for r in rows for c in r['conversions']))
     good = [{k: r[k] for k in ('id', 'path', 'sha256')} for r in rows]
     return good, rejects, dict(good=len(good), rejected=len(rejects), conversions=conversions)
@@ -79,8 +80,9 @@ def changed_answers(
     run, # pictures go to run/examples
     n:int=12, # at most so many
 ) -> list[dict]: # image, prompt, answer, before, after, description, better
-    "Questions that were answered differently: direct before, describe-and-respond after (the paper's comparison)."
-    asked = zip(_said(before, 'questions'), _said(after, 'questions'), before.get('vqa', []), after.get('dar', []))
+    "Questions answered differently: direct before, describe-and-respond after (the paper's comparison)."
+    right = before.get('vqa', []), after.get('dar', [])
+    asked = zip(_said(before, 'questions'), _said(after, 'questions'), *right)
     rows = [(q, p, better) for q, p, was, better in asked if was != better]
     up, down = ([r for r in rows if r[2] == good] for good in (True, False))
     k = min(len(up), round(n * len(up) / max(1, len(rows))))
@@ -133,21 +135,27 @@ def _look(images, run, limit, log): # -> good records, rejects, counts; none whe
     return good, bad, dict(images=counts)
 
 def _results(recipe, run, log, bad, counts, skipped, before, after): # what is in results.json
-    said = dict(answers=changed_answers(before, after, run), descriptions=changed_descriptions(before, after, run))
     return dict(
         name=run.name, method=method_name(recipe), model=recipe.model, recipe=asdict(recipe), seed=recipe.seed,
-        **provenance(), seconds=log.seconds, table=compare(before, after) or None, skipped=skipped, counts=counts | dict(stages=count_stages(run)),
-        failures=dict(before=before['failures'], after=after['failures']), rejects=all_rejects(run, bad), **said,
+        **provenance(),
+        seconds=log.seconds,
+        table=compare(before, after) or None,
+        skipped=skipped,
+        counts=counts | dict(stages=count_stages(run)),
+        failures=dict(before=before['failures'], after=after['failures']),
+        rejects=all_rejects(run, bad),
+        answers=changed_answers(before, after, run),
+        descriptions=changed_descriptions(before, after, run),
         next=f'vlmsi evaluate --model {recipe.model} --adapter {run}/adapter')
 
 def improve(
-    train, # of a method: (vlm, records, run, recipe, log, **inputs) -> the adapter's folder, what was skipped: stage -> why
+    train, # of a method: (vlm, records, run, recipe, log, **inputs) -> adapter's folder, skipped stage -> why
     recipe, # of that method; has at least `model` and `seed`
     out, # run folder; an interrupted run goes on there
     images=None, # folder, parquet file or dataset of unlabelled images; None for a method that needs none
     measure=None, # (vlm, path) -> measurement, as `measure_items` makes them; None: nothing is measured
     limit:int=0, # use only the first images; 0: all
-    before:str='', # file that keeps the base's measurement, to share it between runs; default OUT/before.json
+    before:str='', # file that keeps the base's measurement, shared between runs; default OUT/before.json
     **inputs, # more for `train`, for example instructions
 ) -> dict: # what is in results.json
     "Any method, from its inputs to an adapter, what it changed, and a report."
@@ -161,7 +169,8 @@ def improve(
     with log.stage('measure before'): was = look(vlm, before or run/'before.json')
     adapter, skipped = train(vlm, records, run, recipe, log, **inputs)
     _publish(adapter, run/'adapter')
-    with log.stage('measure after'), adapted(vlm, run/'adapter') as tuned: now = look(tuned, run/'after.json')
+    with log.stage('measure after'), adapted(vlm, run/'adapter') as tuned:
+        now = look(tuned, run/'after.json')
     results = _results(recipe, run, log, bad, counts, skipped, was, now)
     write_atomic(run/'results.json', json.dumps(results, indent=1).encode())
     page = write_report(run)
