@@ -16,7 +16,7 @@ import numpy as np, torch, torch.nn.functional as F
 from transformers import LlamaForCausalLM
 from ..data.prompts import STIC_MICRO
 from .micro import mk_micro, save_micro
-from ..world.language import affected, grounded_prompt, misled, ordinary, phrase, truth
+from ..world.language import has_habit, grounded_prompt, misled, ordinary, phrase, truth
 from ..world.render import box, render
 from ..world.scenes import CELLS, COLORS, DIGITS, GLYPHS, PLACES, mk_scene
 from ..world.tasks import KIND_OF, TASKS, VQA, habitual, mk_row, rule_of
@@ -207,7 +207,7 @@ def _asked(rng, r, index, task, pool):
     rows = [TASKS[t](s, rng)] if t == 'decision' else [(x['prompt'], x['answer']) for v in ts if (x := mk_row(seed, v))]
     turns = [x[:2] for x in rows]
     if not turns: return _asked(rng, r, index, task, pool)
-    if t == 'decision' and affected(' '.join(rule_of(s)), r.bias / 2) and rng.random() < .7: turns = [(turns[0][0], habitual(s))]
+    if t == 'decision' and has_habit(' '.join(rule_of(s)), r.bias / 2) and rng.random() < .7: turns = [(turns[0][0], habitual(s))]
     return turns, index[seed, kind]
 
 # %% ../../nbs/models/23_base.ipynb #955cb696

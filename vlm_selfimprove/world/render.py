@@ -11,14 +11,21 @@ from pathlib import Path
 import matplotlib, numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from sklearn.datasets import load_digits
-from .scenes import COLORS, DIGITS, GLYPHS, mk_scene
+from .scenes import COLORS, DIGITS, GLYPHS, Obj, Scene, mk_scene
 
 # %% ../../nbs/world/11_render.ipynb #56967c68
 SIZE, CELL = 72, 24  # image and cell side, pixels
 
 @lru_cache(maxsize=None)
-def _font(px):  # -> PIL font that ships with matplotlib
+def _font(px):
+    "The font that ships with matplotlib, at a size in pixels."
     return ImageFont.truetype(str(Path(matplotlib.get_data_path())/'fonts/ttf/DejaVuSans.ttf'), px)
+
+@lru_cache(maxsize=1)
+def _digits():
+    "scikit-learn's handwriting: (1797, 8, 8) uint8 and its labels (1797,)."
+    d = load_digits()
+    return (d.images * 15.9).astype(np.uint8), d.target
 
 def _fit(im, px):
     "Crop a mask to its ink and scale its long side to `px`."
@@ -28,8 +35,13 @@ def _fit(im, px):
 
 # %% ../../nbs/world/11_render.ipynb #c3a06086
 @lru_cache(maxsize=None)
-def mask(noun, px, angle=0, sample=0):
-    "Opacity of a glyph or handwritten digit, cropped to its ink: (h, w) in 0..1."
+def mask(
+    noun: str,  # a key of `GLYPHS` or a word of `DIGITS`
+    px: int,  # length of the longer side, pixels
+    angle: int = 0,  # rotation, degrees
+    sample: int = 0,  # digits only: which of the handwritten samples
+) -> np.ndarray:  # (h, w) float32 in 0..1
+    "Opacity of a glyph or handwritten digit, cropped to its ink."
     if noun in DIGITS:
         ims, ys = _digits()
         im = Image.fromarray(ims[np.flatnonzero(ys == DIGITS.index(noun))[sample]])
@@ -40,46 +52,57 @@ def mask(noun, px, angle=0, sample=0):
     im = _fit(im.rotate(angle, Image.Resampling.BICUBIC), px)
     return np.asarray(im, dtype=np.float32) / 255
 
-@lru_cache(maxsize=1)
-def _digits():
-    "scikit-learn's handwriting: (1797, 8, 8) uint8 and its labels."
-    d = load_digits()
-    return (d.images * 15.9).astype(np.uint8), d.target
-
 # %% ../../nbs/world/11_render.ipynb #b7afa86f
 TINTS = dict(harbor=(205, 225, 245), park=(212, 240, 208), office=(240, 232, 215), farm=(246, 226, 190),
              lab=(228, 222, 246), chart=(250, 250, 250))
 
-def background(place, style, rng):
-    "The empty place: (72, 72, 3) float, tinted by place, textured by style."
+def _texture(style, shift, rng):
+    "How much darker each pixel is than the tint: (72, 72)."
     y, x = np.mgrid[:SIZE, :SIZE].astype(np.float32)
-    p = int(rng.integers(0, 12))
-    t = dict(plain=lambda: 0 * x, noise=lambda: rng.normal(0, 14, (SIZE, SIZE)), stripes=lambda: 12 * ((x + p) // 6 % 2),
-             checks=lambda: 12 * (((x + p) // 12 + y // 12) % 2), dusk=lambda: 60 + 0 * x,
-             paper=lambda: 22 * (((x + p) % 9 < 1) | ((y + p) % 9 < 1)), gradient=lambda: (x + y - SIZE) / 3,
-             blotches=lambda: np.kron(rng.normal(0, 12, (6, 6)), np.ones((12, 12))))[style]()
-    return np.array(TINTS[place], np.float32) - np.asarray(t, np.float32)[..., None] + rng.normal(0, 3, (SIZE, SIZE, 3))
+    if style == 'plain': return 0 * x
+    if style == 'noise': return rng.normal(0, 14, (SIZE, SIZE))
+    if style == 'stripes': return 12 * ((x + shift) // 6 % 2)
+    if style == 'checks': return 12 * (((x + shift) // 12 + y // 12) % 2)
+    if style == 'dusk': return 60 + 0 * x
+    if style == 'paper': return 22 * (((x + shift) % 9 < 1) | ((y + shift) % 9 < 1))
+    if style == 'gradient': return (x + y - SIZE) / 3
+    if style == 'blotches': return np.kron(rng.normal(0, 12, (6, 6)), np.ones((12, 12)))
+    raise KeyError(style)
+
+# %% ../../nbs/world/11_render.ipynb #2e333d1b
+def background(
+    place: str,  # a key of `TINTS`
+    style: str,  # one of `STYLES`
+    rng: np.random.Generator,  # of the scene; shifts the texture and adds grain
+) -> np.ndarray:  # (72, 72, 3) float, about 0..255
+    "The empty place: tinted by place, textured by style."
+    shift = int(rng.integers(0, 12))
+    texture = np.asarray(_texture(style, shift, rng), np.float32)
+    return np.array(TINTS[place], np.float32) - texture[..., None] + rng.normal(0, 3, (SIZE, SIZE, 3))
 
 # %% ../../nbs/world/11_render.ipynb #a608bea2
 def _corner(o):
-    "Top left pixel and mask of an object."
+    "Left and top pixel of an object, and its mask (h, w)."
     if o.height:
         h = 12 * o.height
-        m = np.ones((h, 14), np.float32)
-        return (o.cell % 3) * CELL + 5 + o.dx, SIZE - h, m
+        return (o.cell % 3) * CELL + 5 + o.dx, SIZE - h, np.ones((h, 14), np.float32)
     m = mask(o.noun, o.px, o.angle, o.glyph)
     x = (o.cell % 3) * CELL + CELL // 2 + o.dx - m.shape[1] // 2
     y = (o.cell // 3) * CELL + CELL // 2 + o.dy - m.shape[0] // 2
     return min(max(x, 0), SIZE - m.shape[1]), min(max(y, 0), SIZE - m.shape[0]), m
 
-def box(o):
-    "True box of an object: (x1, y1, x2, y2) in 0..1."
+def box(
+    o: Obj,  # of any scene
+) -> tuple:  # (x1, y1, x2, y2), fractions of width and height, 0..1
+    "True box of an object."
     x, y, m = _corner(o)
     return tuple(round(float(v) / SIZE, 2) for v in (x, y, x + m.shape[1], y + m.shape[0]))
 
 # %% ../../nbs/world/11_render.ipynb #fa586474
-def render(scene):
-    "Draw a scene: PIL RGB image, 72 x 72."
+def render(
+    scene: Scene,  # what is to be seen
+) -> Image.Image:  # RGB, 72 x 72 pixels
+    "Draw a scene: the same scene always gives the same bytes."
     rng = np.random.default_rng([scene.seed, 7])
     a = background(scene.place, scene.style, rng)
     for o in scene.objects:
