@@ -1,12 +1,13 @@
 """How the pages look: `python tests/preview.py [NOTEBOOK or HTML ...] --out DIR`, all pages without a name.
 
 A notebook goes through nbdev's own processing, then to HTML with nbs/styles.css and a small imitation of Quarto's theme,
-then Chromium takes a picture of it at 1280 and at 390 pixels and measures it. Printed are pages wider than the screen with
+then Chromium takes pictures of it at 1280 and at 390 pixels, cut into sheets, and measures it. Printed are pages wider than the screen with
 what makes them so, text in figures smaller than nine pixels, pictures without a description, TeX that stayed TeX, and
 addresses of other hosts. The exit status is 1 where a page is wider than the screen. Needs Chromium, and shows mathematics
 only where pandoc is on the PATH. What only Quarto decides stands in CONTRIBUTING.md."""
-import argparse, base64, html, json, os, re, shutil, subprocess, sys, tempfile, time, urllib.request
+import argparse, base64, html, io, json, os, re, shutil, subprocess, sys, tempfile, time, urllib.request
 from pathlib import Path
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
 WIDTHS = 1280, 390
@@ -137,6 +138,18 @@ def text_sizes(page):
     return re.sub(r'(<img [^>]*?src="data:image/svg\+xml;base64,)([^"]+)"', mark, page)
 
 
+def sheets(image, picture, high=1700, wide=1600):
+    "A long page cut into columns that stand side by side on as many sheets as are needed: picture_1.png and so on."
+    for old in picture.parent.glob(f'{picture.stem}_[0-9]*.png'): old.unlink()
+    columns = [image.crop((0, y, image.width, min(y + high, image.height))) for y in range(0, image.height, high)]
+    k = max(1, wide // image.width)
+    for i in range(0, len(columns), k):
+        part = columns[i:i+k]
+        sheet = Image.new('RGB', (sum(c.width for c in part) + 10 * (len(part) - 1), part[0].height), 'gray')
+        for j, c in enumerate(part): sheet.paste(c, (j * (image.width + 10), 0))
+        sheet.save(picture.with_name(f'{picture.stem}_{i // k + 1}.png'))
+
+
 class Browser:
     "Chromium without a window, spoken to over its debugging port: true widths below 500 pixels, and one start for all pages."
     def __enter__(self):
@@ -171,7 +184,7 @@ class Browser:
         seen = json.loads(self('Runtime.evaluate', expression=MEASURE)['result']['value'])
         area = dict(x=0, y=0, width=max(width, seen['width']), height=min(seen['height'], 16000), scale=1)
         png = self('Page.captureScreenshot', format='png', captureBeyondViewport=True, clip=area)['data']
-        picture.write_bytes(base64.b64decode(png))
+        sheets(Image.open(io.BytesIO(base64.b64decode(png))), picture)
         return seen
 
     def __exit__(self, *_):
