@@ -19,15 +19,16 @@ from PIL import Image, ImageEnhance, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
 
 # %% ../../nbs/data/31_images.ipynb #73b73b33
-REASONS = {
+REASONS = {  # reason -> the way out
     'hidden file': 'its name, or a folder above it, starts with a dot; rename it if it is meant',
     'not an image': 'none of the decoders knows it; remove it from the folder',
     'empty': 'zero bytes: copy or download it again',
     'truncated': 'the file ends too early: copy or download it again',
     'damaged': 'the decoder gave up inside the file: export it again',
     'decompression bomb': 'more pixels than MAX_PIXELS: scale it down, or raise MAX_PIXELS if you trust it',
-    'too thin': 'one side is more than MAX_RATIO times the other, and a processor that scales the short side would fill the memory: crop it',
-    'unreadable': 'missing, a broken link or no permission: check the path'}  # reason -> the way out
+    'too thin': 'one side is more than MAX_RATIO times the other, and a processor that scales the short side '
+                'would fill the memory: crop it',
+    'unreadable': 'missing, a broken link or no permission: check the path'}
 SUFFIXES = {'', *'.jpg .jpeg .jfif .png .apng .gif .bmp .webp .avif .tif .tiff .ppm .pgm .pnm .ico'.split()}
 FORMATS = ['JPEG', 'PNG', 'GIF', 'BMP', 'WEBP', 'AVIF', 'TIFF', 'PPM', 'ICO']  # EPS would start a program
 MAX_PIXELS = 89_478_485  # Pillow's own limit for its bomb warning: a quarter of a GiB in RGB
@@ -105,8 +106,9 @@ def _image_col(
     where: str,  # named in the error
 ) -> str:  # column
     "The column that holds images: one called image, else the first of bytes or of a struct with bytes."
-    def ok(t): return pa.types.is_binary(t) or pa.types.is_large_binary(t) or (
-        pa.types.is_struct(t) and t.get_field_index('bytes') >= 0)
+    def ok(t):
+        if pa.types.is_struct(t): return t.get_field_index('bytes') >= 0
+        return pa.types.is_binary(t) or pa.types.is_large_binary(t)
     cols = sorted([f.name for f in schema if ok(f.type)], key=lambda n: n != 'image')
     if cols: return cols[0]
     raise ValueError(f"{where}: no column of images among {schema.names}; "
@@ -158,7 +160,7 @@ def open_image(
 
 # %% ../../nbs/data/31_images.ipynb #bc91bd4f
 def _list_folder(
-    root: Path,
+    root: Path,  # walked with everything below it
 ) -> tuple:  # records, rejects
     "All candidate images below a folder, by relative path."
     recs, rejects = [], []
@@ -185,7 +187,7 @@ def _row_ids(
 
 # %% ../../nbs/data/31_images.ipynb #56e15b1e
 def _list_parquet(
-    file: Path,
+    file: Path,  # .parquet
 ) -> tuple:  # records, rejects
     "One record a row of a parquet file."
     try: f = pq.ParquetFile(file)
@@ -193,18 +195,19 @@ def _list_parquet(
         raise ValueError(f"{file}: not a readable parquet file ({e}); write it again") from None
     _image_col(f.schema_arrow, str(file))
     ids = f.read(columns=['id']).column(0).to_pylist() if 'id' in f.schema_arrow.names else None
-    return [dict(id=o, path=f'{file}#{i}') for i, o in enumerate(_row_ids(ids, f.metadata.num_rows))], []
+    ids = _row_ids(ids, f.metadata.num_rows)
+    return [dict(id=o, path=f'{file}#{i}') for i, o in enumerate(ids)], []
 
 # %% ../../nbs/data/31_images.ipynb #2024452b
 def _list_dataset(
-    ds: datasets.Dataset,
+    ds: datasets.Dataset,  # in memory, not streamed
 ) -> tuple:  # records, rejects
     "One record a row of a dataset; the dataset is held for `open_image`."
     feats = [k for k, v in ds.features.items() if isinstance(v, datasets.Image)]
     col = min(feats, key=lambda n: n != 'image') if feats else _image_col(ds.features.arrow_schema, 'dataset')
     if feats: ds = ds.cast_column(col, datasets.Image(decode=False))
     ids = _row_ids(ds['id'] if 'id' in ds.column_names else None, len(ds))
-    ends = [ds[i][col] for i in (0, len(ds) - 1)] if len(ds) else []  # not all: that would read every picture
+    ends = [ds[i][col] for i in (0, len(ds) - 1)] if len(ds) else []  # not all: that would read everything
     h = hashlib.sha256(repr((ids, ds.column_names, ends)).encode())
     name = f'dataset:{h.hexdigest()[:16]}'
     _held[name] = ds, col
@@ -215,12 +218,14 @@ def list_images(
     source,  # folder, .parquet file or `datasets.Dataset`
 ) -> tuple:  # records dict(id, path), rejects dict(id, reason)
     "List the images of a source; nothing is opened yet."
+    path = Path(source) if isinstance(source, (str, Path)) else None
     if isinstance(source, datasets.Dataset): recs, rejects = _list_dataset(source)
-    elif isinstance(source, (str, Path)) and Path(source).is_dir(): recs, rejects = _list_folder(Path(source))
-    elif isinstance(source, (str, Path)) and str(source).endswith('.parquet') and Path(source).is_file():
-        recs, rejects = _list_parquet(Path(source))
-    else: raise ValueError(f"images: {str(source)[:200]!r} is no folder, .parquet file or datasets.Dataset. "
-        "Check the path; for the hub pass load_dataset(name, split='train'), one split, not streamed")
+    elif path and path.is_dir(): recs, rejects = _list_folder(path)
+    elif path and path.is_file() and path.name.endswith('.parquet'): recs, rejects = _list_parquet(path)
+    else:
+        raise ValueError(
+            f"images: {str(source)[:200]!r} is no folder, .parquet file or datasets.Dataset. "
+            "Check the path; for the hub pass load_dataset(name, split='train'), one split, not streamed")
     if not recs: raise ValueError(f"images: {str(source)[:200]} has no rows; pass at least one image")
     return recs, rejects
 
