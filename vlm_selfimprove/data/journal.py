@@ -27,6 +27,7 @@ def _plain(
     if hasattr(o, 'tolist'): return o.tolist()  # numpy, torch
     raise TypeError(f"{type(o).__name__} {str(o)[:60]!r} has no plain form: use text, numbers, lists, arrays")
 
+# %% ../../nbs/data/33_journal.ipynb #14bad89f
 def sha256_of(
     obj,  # nested dicts and lists of plain things, dataclasses, arrays, images
 ) -> str:  # 64 hex digits
@@ -35,7 +36,7 @@ def sha256_of(
 
 # %% ../../nbs/data/33_journal.ipynb #cbf520dd
 def read_journal(
-    path: Path,
+    path: Path,  # of journal.jsonl; need not exist
 ) -> tuple:  # header dict or None, list of batches (lists of rows), number of good bytes
     "The complete batches of a journal; a torn or damaged rest is left out."
     head, batches, good = None, [], 0
@@ -53,7 +54,7 @@ def read_journal(
 
 # %% ../../nbs/data/33_journal.ipynb #63a2d6c6
 def _append(
-    path: Path,
+    path: Path,  # of journal.jsonl
     o: dict,  # one line
 ) -> None:
     "Add one line; when this returns it is on the disk."
@@ -73,20 +74,24 @@ def _run_batch(
 ) -> list:  # rows, each with its id first
     "Run one batch and check what comes back."
     ids = [r['id'] for r in batch]
-    where = f"stage {name!r}, batch of {len(ids)}: {', '.join(ids[:40])}{' …' if len(ids) > 40 else ''}"
+    some = ', '.join(ids[:40]) + (' …' if len(ids) > 40 else '')
+    where = f"stage {name!r}, batch of {len(ids)}: {some}"
     try: out = fn(batch)
-    except Exception as e: raise StageError(f"{where}: {type(e).__name__}: {e}. "
-        "Finished batches are kept: mend the cause and start again to go on from here") from e
+    except Exception as e:
+        raise StageError(f"{where}: {type(e).__name__}: {e}. "
+                         "Finished batches are kept: mend the cause and start again to go on from here") from e
     if len(out) != len(ids): raise StageError(f"{where}: fn returned {len(out)} rows; return one for each")
     wrong = [(i, o['id']) for i, o in zip(ids, out) if o.get('id', i) != i]
-    if wrong: raise StageError(f"{where}: {wrong[0][0]!r} came back as {wrong[0][1]!r}; keep ids and order")
+    if wrong:
+        sent, back = wrong[0]
+        raise StageError(f"{where}: {sent!r} came back as {back!r}; keep ids and order")
     try: return json.loads(json.dumps([dict(id=i) | o for i, o in zip(ids, out)], default=_plain))
     except TypeError as e: raise StageError(f"{where}: cannot be written: {e}") from e
 
 # %% ../../nbs/data/33_journal.ipynb #2164029c
 def _finished(
     d: Path,  # the stage's folder
-    key: str,
+    key: str,  # of the header
 ) -> bool:  # whether data.parquet is there, whole, and made from the same inputs and settings
     "Is there anything left to do?"
     try: man = json.loads((d/'manifest.json').read_text())
@@ -97,8 +102,8 @@ def _finished(
 
 # %% ../../nbs/data/33_journal.ipynb #6241476c
 def _changes(
-    old: dict,  # headers: inputs_sha256, settings, batch_size
-    new: dict,
+    old: dict,  # header: inputs_sha256, settings, batch_size
+    new: dict,  # header of the stage as it is now
 ) -> str:  # for people
     "What is different between two headers."
     a, b = [h['settings'] | dict(batch_size=h['batch_size']) for h in (old, new)]
@@ -148,8 +153,8 @@ def _finish(
 def _header(
     name: str,  # of the stage
     rows: list,  # with 'id'
-    settings: dict,
-    batch_size: int,
+    settings: dict,  # everything that changes the result
+    batch_size: int,  # rows
     title: str = '',  # for people
     kind: str = '',  # of the rows
 ) -> dict:  # key, stage, inputs_sha256, settings, batch_size, title, kind
@@ -177,12 +182,13 @@ def run_stage(
     rows: list,  # of dict with a unique 'id'
     fn,  # batch (list of rows) -> list of as many dicts; a dict with 'reject': reason is left out of the data
     settings: dict,  # everything that changes what `fn` returns
-    batch_size: int = 32,
+    batch_size: int = 32,  # rows a call of `fn`
     title: str = '',  # for people, in reports and cards; the name where it is empty
     kind: str = '',  # of the rows, one of `ROW_KINDS`, or '' where they are only counted
 ) -> list:  # rows kept, as dicts
     "Map `fn` over rows in fixed batches, resumably."
-    if kind not in ('', *ROW_KINDS): raise ValueError(f'stage {name!r}: kind {kind!r} is none of {list(ROW_KINDS)}')
+    if kind not in ('', *ROW_KINDS):
+        raise ValueError(f'stage {name!r}: kind {kind!r} is none of {list(ROW_KINDS)}')
     d, head = Path(folder)/name, _header(name, rows, settings, batch_size, title, kind)
     if _finished(d, head['key']):
         print(f'{name}: unchanged, {len(rows)} rows reused')
@@ -199,20 +205,23 @@ def run_stage(
 # %% ../../nbs/data/33_journal.ipynb #f7294d95
 def read_stages(
     run: str | Path,  # folder of a run
-) -> list:  # one manifest a finished stage, each with its `folder`, in the order in which they were finished
+) -> list:  # one manifest a finished stage, with its `folder`, in the order in which they were finished
     "What a run's stages say of themselves."
     found = []
     for f in Path(run).glob('*/manifest.json'):
         try: man = json.loads(f.read_text())
-        except ValueError as e: raise ValueError(f'{f} is damaged ({e}); start the run again, it is written anew') from None
-        if 'stage' in man: found.append((f.stat().st_mtime_ns, dict(title=man['stage'], kind='') | man | dict(folder=f.parent)))
+        except ValueError as e:
+            raise ValueError(f'{f} is damaged ({e}); start the run again, it is written anew') from None
+        if 'stage' not in man: continue
+        man = dict(title=man['stage'], kind='') | man | dict(folder=f.parent)
+        found.append((f.stat().st_mtime_ns, man))
     return [man for _, man in sorted(found, key=lambda x: (x[0], x[1]['stage']))]
 
 # %% ../../nbs/data/33_journal.ipynb #140c7c42
 def cached_json(
     path: str | Path,  # JSON file
     key: str,  # fingerprint of everything the value depends on
-    make,  # -> dict
+    make,  # function without arguments that returns a dict
 ) -> dict:  # with its key, as read back
     "The value in a file, made anew where there is none or another's."
     path = Path(path)

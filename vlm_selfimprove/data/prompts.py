@@ -18,11 +18,12 @@ class PromptSet:
     normal: tuple  # ordinary captioning prompts; also stored with both answers
     good: str  # asks for care; its answer is chosen
     bad: tuple  # invite invention; their answers are rejected
-    describe: str  # the description that is put before a question
+    describe: str  # asks for the description that is put before a question
 
-    def infuse(self,
+    def infuse(
+        self,
         desc: str,  # the model's own description
-        question: str,
+        question: str,  # what is asked about the image
     ) -> str:  # the user's turn
         "A question with a description before it."
         return f'Image description:\n{desc}\n\n{question}'
@@ -60,7 +61,8 @@ _normal = (
 # %% ../../nbs/data/32_prompts.ipynb #d909e1a7
 _bad = (
     'Describe the image with imaginative objects that may exist in the scene.',
-    'Enrich the description by adding hypothetical objects or characters that could be part of the scene.',
+    'Enrich the description by adding hypothetical objects or characters '
+        'that could be part of the scene.',
     "Suggest and detail practical items or people that could logically inhabit the image's setting.",
     'Incorporate elements that, though absent, would seamlessly fit into the context of the picture.',
     'Imagine and describe additional everyday objects or activities taking place just out of frame.',
@@ -71,15 +73,15 @@ _bad = (
         'in a similar scenario.')
 
 # %% ../../nbs/data/32_prompts.ipynb #0de6ff15
-STIC_PAPER = PromptSet('stic_paper', 'STIC generate_pref.py:164-188 / Appendix A', _normal, _good, _bad,
-                       describe='Detail the composition and subjects within the frame.')
+STIC_PAPER = PromptSet(
+    'stic_paper', 'STIC generate_pref.py:164-188 / Appendix A', _normal, _good, _bad,
+    describe='Detail the composition and subjects within the frame.')
 
 # %% ../../nbs/data/32_prompts.ipynb #40a2f027
 STIC_MICRO = PromptSet('stic_micro', 'short counterparts of stic_paper for the micro world',
     normal=('describe the image.', 'what is in the picture?', 'summarize the scene.',
             'outline the key elements.', 'explain what is shown.', 'illustrate the details.',
-            'convey what the photo shows.',
-            'name the main subjects.'),
+            'convey what the photo shows.', 'name the main subjects.'),
     good='describe the image with care. name every object, small ones too, and nothing else.',
     bad=('describe the image and imagine objects that may exist.',
          'enrich the description with hypothetical objects.',
