@@ -45,7 +45,7 @@ _many = Param('settings of the recipe, as key=value', str, nargs='*')
 def run(
     recipe:str='stic_micro', # a named recipe, or a YAML file whose first key names the method
     images:str='', # folder or .parquet file of unlabelled images
-    model:str='', # name or path of any image-text model; default: the recipe's, of a micro recipe the one that ships
+    model:str='', # name or path; default: the recipe's, of a micro recipe the model that ships
     out:str='', # run folder, where an interrupted run goes on; default runs/METHOD
     instructions:str='', # .jsonl rows the model was already trained on (id, image, prompt, answer)
     evaluation:str='', # 'micro', or a .jsonl of questions with known answers, measured before and after
@@ -66,10 +66,10 @@ def run(
 
 def stic(
     images:str='', # folder or .parquet file of unlabelled images; required
-    model:str='', # name or path of any image-text model; default: the recipe's, of a micro recipe the one that ships
+    model:str='', # name or path; default: the recipe's, of a micro recipe the model that ships
     recipe:str='stic_micro', # a named recipe or a YAML file; stic_llava16_7b has the paper's settings
     out:str='runs/stic', # run folder; an interrupted run goes on there
-    instructions:str='', # .jsonl rows it was already trained on (id, image, prompt, answer); without them no stage 2
+    instructions:str='', # .jsonl rows it was already trained on (id, image, prompt, answer); else no stage 2
     evaluation:str='', # 'micro', or a .jsonl of questions with known answers, measured before and after
     limit:int=0, # use only the first images; 0: all
     set:_many=(), # settings of the recipe, as key=value
@@ -114,9 +114,9 @@ def micro_train(
     out:str='runs/base', # folder for the checkpoints; an interrupted training goes on there
     seed:int=0, # of weights and data order
     bias:float=1., # share of nouns and places with bad habits: 0, 0.5, 1
-    share:float=1., # of the samples that tower, projector and alignment see; 0.5 with seed 2 is the weaker model that ships
+    share:float=1., # of the samples of tower, projector and alignment; 0.5 with seed 2: the weaker model
 ):
-    "Train a base and its language counterpart from nothing: about an hour on one core, less on two or on a GPU."
+    "Train a base and its language counterpart from nothing: about an hour on one core."
     from vlm_selfimprove.models.base import BaseRecipe, train_base
     r = BaseRecipe(seed=seed, bias=bias)
     fewer = {k: int(share * getattr(r, k)) for k in ('tower', 'project', 'align', 'polish')}
@@ -137,14 +137,14 @@ def micro_verify(
 
 # %% ../../nbs/app/90_cli.ipynb #97a2562b
 def reproduce(
-    name:str, # stic for the headlines of every page, or one part: stic.main, stic.tables, stic.fig05 ...; a wrong name lists them
+    name:str, # stic for every page's headline, or a part: stic.main, stic.fig05 ...; a wrong name lists them
     model:str='micro', # path of a base, or 'micro' or 'micro-weak'
     label:str='shipped', # what the base is called in the results
     start:int=4_000_000, # first scene seed of the evaluation
-    out:str='', # run folders, where an interrupted call goes on; default runs/reproduce, with --smoke runs/smoke
+    out:str='', # run folders, where a call goes on; default runs/reproduce, with --smoke runs/smoke
     results:str='', # folder of the result files; default OUT/results
     smoke:bool=False, # the smallest settings, to see that it runs
-    full:bool=False, # with stic: also Table 3, the supervised rows, the ablations and the defects; with stic.tables: Table 3
+    full:bool=False, # with stic: also Table 3, supervised rows, ablations, defects; with stic.tables: Table 3
     seeds:int=0, # training seeds; default: three where the paper claims something, one for ablations
 ):
     "Compute a result of the papers in the micro world, with verdicts."
@@ -155,17 +155,17 @@ def reproduce(
 
 # %% ../../nbs/app/90_cli.ipynb #b2fe8720
 COMMANDS = { # what is typed -> module, function, what help says of it
-    'demo': ('app.cli', 'demo', 'The main job on the shipped model, with images read from disk: a table, a report, an adapter.'),
+    'demo': ('app.cli', 'demo', 'The main job on the shipped model: a table, a report, an adapter.'),
     'run': ('app.cli', 'run', 'Improve a model with the method that a recipe names.'),
     'stic': ('app.cli', 'stic', 'Improve a model on unlabelled images with STIC.'),
-    'evaluate': ('app.cli', 'evaluate', 'Measure a model: descriptions, questions answered directly and with describe-and-respond.'),
+    'evaluate': ('app.cli', 'evaluate', 'Measure a model: descriptions, and questions with known answers.'),
     'report': ('runs.report', 'rewrite_report', "Write a run's report again."),
     'compare': ('runs.compare', 'print_comparison', 'Several runs side by side, item by item.'),
-    'export': ('runs.export', 'export_run', 'Write what a run made in a format that another trainer reads.'),
-    'reproduce': ('app.cli', 'reproduce', 'Compute a result of the papers in the micro world, with verdicts.'),
-    'micro images': ('data.microset', 'micro_images', 'Write images of the micro world, and instruction rows with theirs.'),
+    'export': ('runs.export', 'export_run', 'Write what a run made for another trainer.'),
+    'reproduce': ('app.cli', 'reproduce', 'Compute a result of the papers, with verdicts.'),
+    'micro images': ('data.microset', 'micro_images', 'Write images of the micro world, and instruction rows.'),
     'micro train': ('app.cli', 'micro_train', 'Train a base and its language counterpart from nothing.'),
-    'micro verify': ('app.cli', 'micro_verify', "Check the shipped weights' hashes and the preconditions of the methods.")}
+    'micro verify': ('app.cli', 'micro_verify', 'Check the shipped weights and what the methods stand on.')}
 
 def command(
     name:str, # of `COMMANDS`
