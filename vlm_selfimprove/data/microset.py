@@ -15,22 +15,33 @@ from ..world.render import render
 from ..world.scenes import mk_scene
 from ..world.tasks import image_of, scene_rows, vqa_rows
 
+# %% ../../nbs/data/34_microset.ipynb #1f0ff3bf
+def _careful_rows(n):
+    "n rows that ask for a careful description of the first scenes; the answer is the truth."
+    return [dict(id=f"careful-{r['seed']}", prompt=STIC_MICRO.good, answer=truth(mk_scene(r['seed'])),
+                 choices=[], task='description', **{k: r[k] for k in ('seed', 'kind', 'style')})
+            for r in scene_rows(n, 0)]
+
 # %% ../../nbs/data/34_microset.ipynb #b1c0de06
+def _save_instruction(row, out):
+    "Save a row's image below the folder; the row as a line of JSON, which names the image."
+    image = f"seen/{row['id']}.png"
+    image_of(row).save(out/image)
+    said = {k: row[k] for k in ('prompt', 'answer', 'choices', 'task')}
+    return json.dumps(dict(id=row['id'], image=image) | said)
+
 def micro_images(
-    out:str, # folder to write
-    n:int=384, # unlabelled images
-    start:int=500_000, # first scene seed; the base saw seeds below 14,000
-    rows:int=768, # instruction rows the base was trained on
-    style:str='', # of all scenes, one of `STYLES`; default: each its own
-    described:int=0, # more rows, which ask for a careful description
-):
+    out: str,  # folder to write
+    n: int = 384,  # unlabelled images
+    start: int = 500_000,  # first scene seed; the base saw seeds below 14,000
+    rows: int = 768,  # instruction rows the base was trained on
+    style: str = '',  # of all scenes, one of `STYLES`; default: each its own
+    described: int = 0,  # more rows, which ask for a careful description
+) -> None:  # writes out/images, out/seen and out/instructions.jsonl
     "Write images of the micro world, and instruction rows with theirs."
-    out = Path(out); (out/'images').mkdir(parents=True, exist_ok=True); (out/'seen').mkdir(exist_ok=True)
+    out = Path(out)
+    for name in ('images', 'seen'): (out/name).mkdir(parents=True, exist_ok=True)
     for i in range(start, start + n): render(mk_scene(i, style=style or None)).save(out/f'images/{i}.png')
-    lines = []
-    careful = [r | dict(id=f"careful-{r['seed']}", prompt=STIC_MICRO.good, answer=truth(mk_scene(r['seed'])), choices=[], task='description') for r in scene_rows(described, 0)]
-    for r in vqa_rows(rows, 0) + careful:
-        image_of(r).save(out/f"seen/{r['id']}.png")
-        lines.append(json.dumps(dict(id=r['id'], image=f"seen/{r['id']}.png", prompt=r['prompt'], answer=r['answer'], choices=r['choices'], task=r['task'])))
+    lines = [_save_instruction(r, out) for r in vqa_rows(rows, 0) + _careful_rows(described)]
     write_atomic(out/'instructions.jsonl', ('\n'.join(lines) + '\n').encode())
     print(f'{out.name}: {n} images in images/, {len(lines)} rows in instructions.jsonl', flush=True)
