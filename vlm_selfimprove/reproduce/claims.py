@@ -16,8 +16,8 @@ from ..data.records import write_atomic
 from ..evaluation.statistics import points, verdict
 
 # %% ../../nbs/reproduce/80_claims.ipynb #7a4c91ed
-SHOWS = ('runs.page', 'runs.report', 'runs.compare', 'runs.export', 'reproduce.drawing', 'reproduce.side_by_side',
-         'reproduce.ledger', 'app.cli')  # modules that show results and make none
+SHOWS = ('runs.page', 'runs.report', 'runs.compare', 'runs.export', 'app.cli', 'reproduce.drawing',
+         'reproduce.figures', 'reproduce.side_by_side', 'reproduce.ledger')  # modules that show results and make none
 
 def _module_path(root, name): return Path(root)/f'{name.replace(".", "/")}.py'
 
@@ -48,7 +48,8 @@ def import_closure(
 
 # %% ../../nbs/reproduce/80_claims.ipynb #a41b2148
 def _without_docs(body): # statements that compute something
-    is_doc = lambda o: isinstance(o, ast.Expr) and isinstance(o.value, ast.Constant) and isinstance(o.value.value, str)
+    is_text = lambda x: isinstance(x, ast.Constant) and isinstance(x.value, str)
+    is_doc = lambda o: isinstance(o, ast.Expr) and is_text(o.value)
     is_all = lambda o: isinstance(o, ast.Assign) and getattr(o.targets[0], 'id', '') == '__all__'
     return [o for o in body if not is_doc(o) and not is_all(o)]
 
@@ -79,7 +80,8 @@ def same_code(
         write_atomic(note, json.dumps(here).encode())
     old = json.loads(note.read_text())
     if old['code'] != here['code']: raise ValueError(
-        f"{out} holds parts made by other code (commit {old['commit']}): give another --out, or remove that folder")
+        f"{out} holds parts made by other code (commit {old['commit']}): "
+        'give another --out, or remove that folder')
 
 # %% ../../nbs/reproduce/80_claims.ipynb #7786600a
 def judged(
@@ -145,8 +147,8 @@ def named(
     return next(r for r in rows if r['name'] == name)
 
 # %% ../../nbs/reproduce/80_claims.ipynb #926dba67
-FIELDS = ('paper', 'name', 'claim', 'claimed', 'verdict', 'effect', 'interval', 'unit', 'seeds', 'rows', 'settings', 'command',
-          'commit', 'versions', 'hardware', 'code', 'made_by', 'seconds')
+FIELDS = ('paper', 'name', 'claim', 'claimed', 'verdict', 'effect', 'interval', 'unit', 'seeds', 'rows',
+          'settings', 'command', 'commit', 'versions', 'hardware', 'code', 'made_by', 'seconds')
 
 def results_folder() -> Path: # nbs/papers/results of this checkout
     "Where the committed results are, seen from any notebook."
@@ -154,7 +156,7 @@ def results_folder() -> Path: # nbs/papers/results of this checkout
     for d in (here, *here.parents):
         for folder in (d/'papers/results', d/'nbs/papers/results'):
             if folder.is_dir(): return folder
-    raise FileNotFoundError(f'no papers/results above {here}: results are read inside a checkout of the repository')
+    raise FileNotFoundError(f'no papers/results above {here}: read results inside a checkout of the repository')
 
 def read_result(
     path, # JSON file
@@ -162,9 +164,11 @@ def read_result(
     "One result, checked."
     try: r = json.loads(Path(path).read_text())
     except ValueError as e: raise ValueError(f'{path} is damaged ({e}); make it again') from None
-    if miss := [k for k in FIELDS if k not in r]: raise ValueError(f'{path} has no {", ".join(miss)}: it is no result')
+    if miss := [k for k in FIELDS if k not in r]:
+        raise ValueError(f'{path} has no {", ".join(miss)}: it is no result')
     if (now := judged(r['rows'], r['claimed'])['verdict']) != r['verdict']:
-        raise ValueError(f"{path} says {r['verdict']!r}, its rows say {now!r}: make it again with `{r['command']}`")
+        raise ValueError(f"{path} says {r['verdict']!r}, its rows say {now!r}: "
+                         f"make it again with `{r['command']}`")
     return r
 
 def read_results(
@@ -174,5 +178,6 @@ def read_results(
 ) -> dict: # name without the paper's -> result, sorted by name
     "The results of a page, checked."
     paths = sorted(Path(folder or results_folder()).glob(f'{paper}_{page}{"_" * bool(page)}*.json'))
-    if not paths: raise FileNotFoundError(f'no result {paper}_{page}_*.json; `vlmsi reproduce {paper}` makes them')
+    if not paths:
+        raise FileNotFoundError(f'no result {paper}_{page}_*.json; `vlmsi reproduce {paper}` makes them')
     return {p.stem.removeprefix(f'{paper}_'): read_result(p) for p in paths}

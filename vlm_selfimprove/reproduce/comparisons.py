@@ -25,7 +25,7 @@ from ..methods.variants import SaveEvery, label_free, sft_only
 from ..models.vlm import VLM, adapted, embed, load_vlm, weights_key
 from .claims import named, result, result_settings
 from .studies import (
-    Shared, from_main_run, measure_arm, per_item, study_setup, train_arm_stage2)
+    Shared, from_main_run, measure_arm, per_item, rows_of, study_setup, train_arm_stage2)
 from .tables import Setup, dataset, reproduce_main, reproduce_tables, seven_of
 from ..runs.run import check_source
 from ..world.language import truth
@@ -137,7 +137,8 @@ def plain_run(
         train = see([dict(id=x['id'], image=x['path'], look='') for x in records])
         overlaps = {k: overlap(train, see(g)) for k, g in groups.items()}
         with adapted(vlm, adapter) as tuned: after = describe_groups(tuned, groups, run/'groups.json', prompts)
-    return dict(overlaps=overlaps, before=before, after=after, seconds=log.seconds['overlap'], vlm=vlm, train=train)
+    return dict(overlaps=overlaps, before=before, after=after, seconds=log.seconds['overlap'],
+                vlm=vlm, train=train)
 
 def _rho(x, before, after, groups): # correlation of a number a group with its gain, over these groups
     of = lambda values: [values[k] for k in groups]
@@ -208,7 +209,7 @@ def supervised(
         seconds += b.log.seconds['supervised']
     names = [k for k in got[0] if k != 'base']
     against = {k: [_direct_against_dar(g, k, 'STIC') for g in got] for k in names}
-    arms = {k: {m: [named(compare(g['base'], g[k]), MEASURES[m][0]) for g in got] for m in MEASURES} for k in names}
+    arms = {k: rows_of([g['base'] for g in got], [g[k] for g in got]) for k in names}
     curve = lambda g: [float(np.mean(g[f'{n:,} rows']['vqa'])) for n in amounts]
     equal = [rows_worth(curve(g), amounts, float(np.mean(g['STIC']['dar']))) for g in got]
     claim = ('STIC with describe-and-respond answers more than plain fine-tuning '
@@ -246,7 +247,8 @@ def bases(
     said = result_settings(setup.recipe(), setup.settings, ' and '.join(labels), labels=labels)
     claim = 'The stronger base gains more than the weaker one, on the mean of seven benchmarks (Table 1).'
     r = result('stic_tab01_bases', claim, rows, seeds, said, time.time() - began, +1, HERE)
-    return setup.save(r | dict(strength={k: float(shares_of(setup, k, 'base', 'direct').mean()) for k in labels}))
+    strength = {k: float(read(k, 'base', 'direct').mean()) for k in labels}
+    return setup.save(r | dict(strength=strength))
 
 # %% ../../nbs/reproduce/83_comparisons.ipynb #e23399bf
 def read_descriptions(
@@ -305,7 +307,8 @@ def _described_seed(b, n): # of one seed: who -> way of asking -> the seven benc
         who['with descriptions'] = (f'described-{b.seed}', new)
         for name, (slug, adapter) in who.items():
             with adapted(b.vlm, adapter) as tuned:
-                g[name] = {a: seven_of(tuned, f'{out}/{slug}-{k}.json', n, k == 'dar') for k, a in ASKED.items()}
+                measured = lambda k: seven_of(tuned, f'{out}/{slug}-{k}.json', n, k == 'dar')
+                g[name] = {a: measured(k) for k, a in ASKED.items()}
         trained = {'STIC': b.main/'adapter', 'with descriptions': new}
         g['questions'] = {k: compare(b.base, measure_arm(b, adapter)) for k, adapter in trained.items()}
     return g
@@ -314,7 +317,7 @@ def described_rows(
     setup:Setup, # of the reproduction; its main job is finished
     n:int=300, # items a benchmark
 ) -> dict: # the result, with tables
-    "Stage 2 with requests for descriptions among its rows: what it does to the open benchmark, and to questions."
+    "Stage 2 with requests for descriptions among its rows: what it does to open replies, and to questions."
     got, seconds = [], 0
     for seed in setup.settings['seeds']:
         b = study_setup(setup, seed)

@@ -140,8 +140,13 @@ def losses(
 ) -> dict: # arm -> training
     "alpha, its normalisation, beta."
     pairs, _ = first_pairs(b)
-    changed = {'as used': {}, 'alpha 0': dict(alpha=0.), 'alpha 1/1024': dict(alpha=1 / 1024), 'alpha 0.3': dict(alpha=.3),
-               'alpha 1.5 a token': dict(alpha=1.5, norm='token'), 'beta 0.03': dict(beta=.03), 'beta 0.5': dict(beta=.5)}
+    changed = {'as used': {},
+               'alpha 0': dict(alpha=0.),
+               'alpha 1/1024': dict(alpha=1 / 1024),
+               'alpha 0.3': dict(alpha=.3),
+               'alpha 1.5 a token': dict(alpha=1.5, norm='token'),
+               'beta 0.03': dict(beta=.03),
+               'beta 0.5': dict(beta=.5)}
     return {k: train_arm(b, pairs, **v) for k, v in changed.items()}
 
 # %% ../../nbs/reproduce/82_studies.ipynb #6bcaf934
@@ -159,7 +164,8 @@ def bad_prompts(
     "Each misleading prompt alone, on equally many pairs."
     every = {p: select_pairs(b.pairs, bad_prompt=p) for p in PROMPTS[b.r.prompts].bad}
     parts = {p: v for p, v in every.items() if len(v) >= 4}
-    if few := sorted(set(every) - set(parts)): print(f'misleading prompts with fewer than four pairs, left out: {few}')
+    if few := sorted(set(every) - set(parts)):
+        print(f'misleading prompts with fewer than four pairs, left out: {few}')
     n = min(map(len, parts.values()), default=4)
     together = {'all eight': train_arm(b, select_pairs(b.pairs, ('bad_prompt',), n=n))}
     return together | {p: train_arm(b, v[:n]) for p, v in parts.items()}
@@ -177,10 +183,13 @@ def rounds(
 def stage2_rows(
     b:Shared, # from `study_setup`
 ) -> dict: # arm -> training
-    "Stage 2 with descriptions before all questions, before half, before none; stage 1 and its descriptions are the main job's."
-    rows, asked = read_parquet(from_main_run(b.main, 'infused/data.parquet')), read_rows(b.data/'instructions.jsonl')
+    "Stage 2 with descriptions before all questions, before half, before none; the rest is the main job's."
+    rows = read_parquet(from_main_run(b.main, 'infused/data.parquet'))
+    asked = read_rows(b.data/'instructions.jsonl')
     bare = lambda name, share: train_arm_stage2(b, name, drop_descriptions(rows, asked, share))
-    return {'all infused': lambda: b.main/'adapter', 'half bare': bare('half-bare', .5), 'all bare': bare('all-bare', 1.)}
+    return {'all infused': lambda: b.main/'adapter',
+            'half bare': bare('half-bare', .5),
+            'all bare': bare('all-bare', 1.)}
 
 def defects(
     b:Shared, # from `study_setup`
@@ -191,7 +200,8 @@ def defects(
     def under(name):
         def train():
             with defect(name):
-                return stage1(b.vlm, remade() if name == 'corruption' else pairs, b.run/f'defect-{name}', b.r)['adapter']
+                rows = remade() if name == 'corruption' else pairs
+                return stage1(b.vlm, rows, b.run/f'defect-{name}', b.r)['adapter']
         return train
     sound = train_arm(b, pairs)
     return {'sound': sound, **{k: under(k) for k in ('rejected', 'corruption', 'blind')}, 'describe': sound}
@@ -274,7 +284,8 @@ def reproduce_study(
     before, after = study.before or study.reference, study.after or study.reference
     rows, claim = rows_of(of(before), of(after))['facts'], study.claim or study.arms.__doc__
     said, seeds = setup.said(start=setup.start), setup.settings['seeds']
-    r = result(f'stic_{name}_{setup.label}', claim, rows, seeds, said, seconds, study.sign, ('reproduce.studies',))
+    r = result(f'stic_{name}_{setup.label}', claim, rows, seeds, said, seconds, study.sign,
+               ('reproduce.studies',))
     return setup.save(r | dict(
         reference=study.reference, arms={k: rows_of(of('base'), of(k)) for k in arms},
         against={k: rows_of(of(study.reference), of(k)) for k in arms if k != study.reference}))

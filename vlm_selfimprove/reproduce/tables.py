@@ -9,7 +9,7 @@ __all__ = ['SETTINGS', 'SMOKE', 'CLAIMS', 'FIGURES', 'EXAMPLE', 'Setup', 'datase
 
 # %% ../../nbs/reproduce/81_tables.ipynb #99ee7db7
 import json
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from ..data.journal import cached_json, sha256_of
 from ..data.log import Log
@@ -102,7 +102,8 @@ def main_runs(
         items = micro_items(setup.start, s['scenes'], s['questions'])
         look = measure_items(items, stic.PROMPTS[r.prompts], 2 * r.gen_batch)
         rows, before = read_rows(data/'instructions.jsonl'), f'{setup.out}/{setup.label}-before.json'
-        got.append(improve(stic.train, r, setup.run(seed), data/'images', look, before=before, instructions=rows))
+        got.append(improve(stic.train, r, setup.run(seed), data/'images', look,
+                           before=before, instructions=rows))
     return got
 
 def seconds_of(
@@ -146,7 +147,8 @@ def stage_adapters(
     if 'positives' in need:
         rows = read_rows(data_of(setup, seed)/'instructions.jsonl')
         out = Path(setup.out)/f'{setup.label}-seven/positives-{seed}'
-        where['positives'] = positives_only(load_vlm(setup.model), run, load_recipe(run/'recipe.yaml'), rows, out)
+        r = load_recipe(run/'recipe.yaml')
+        where['positives'] = positives_only(load_vlm(setup.model), run, r, rows, out)
     return where
 
 def measure_stages(

@@ -1,0 +1,90 @@
+"""Give committed results the hash of the present code, without running them again.
+
+    python tests/restamp.py --old COMMIT --repeat FOLDER [--ask MODULE]
+
+For a change that tidies and computes nothing else. Nothing is written unless
+
+1. every committed result carries the hash that the code of COMMIT gives it;
+2. FOLDER/results holds the main job on every base that ships, repeated with the present code: each row of seed 0 equals
+   the committed one digit for digit.
+
+    vlmsi reproduce stic.main --seeds 1 --out FOLDER
+    vlmsi reproduce stic.main --seeds 1 --out FOLDER --model micro-weak --label weak
+"""
+import argparse, json, os, subprocess, sys, tarfile, tempfile
+from io import BytesIO
+from pathlib import Path
+from vlm_selfimprove.reproduce.claims import code_key
+from vlm_selfimprove.reproduce.tables import CLAIMS
+
+ROOT = Path(__file__).resolve().parents[1]
+BASES = 'shipped', 'weak'
+# which modules make a result, by the beginning of its name
+STUDIED = dict.fromkeys(('fig05', 'fig07', 'losses', 'kinds', 'prompts', 'rounds', 'stage2', 'defects', 'rates'), 'reproduce.studies')
+COMPARED = dict.fromkeys(('tab01_bases', 'fig08', 'supervised', 'headroom', 'described', 'stopping'), 'reproduce.comparisons')
+
+ASK = '''
+import inspect, json, sys
+from importlib import import_module
+code_key = import_module(sys.argv[1]).code_key
+name = 'made_by' if 'made_by' in inspect.signature(code_key).parameters else 'modules'
+print(json.dumps([code_key(**{name: tuple(k)}) for k in json.load(sys.stdin)]))
+'''
+
+
+def made_by(name):
+    "The entry modules of a result, from its name without 'stic_'."
+    return next((m for start, m in (STUDIED | COMPARED).items() if name.startswith(start)), 'reproduce.tables')
+
+
+def old_keys(commit, module, kinds):
+    "What the code of a commit says the hashes of these lists of modules are."
+    tar = subprocess.run(['git', 'archive', commit], cwd=ROOT, capture_output=True, check=True).stdout
+    with tempfile.TemporaryDirectory() as d:
+        tarfile.open(fileobj=BytesIO(tar)).extractall(d, filter='data')
+        p = subprocess.run([sys.executable, '-c', ASK, module], cwd=d, env=os.environ | dict(PYTHONPATH=d),
+                           input=json.dumps(kinds), text=True, capture_output=True)
+    assert p.returncode == 0, p.stderr
+    return json.loads(p.stdout)
+
+
+def check_old(results, commit, module):
+    "Every result is what that commit's code made."
+    kinds = [list(k) for k in {tuple(r['made_by']) for r in results.values()}]
+    keys = {tuple(k): key for k, key in zip(kinds, old_keys(commit, module, kinds))}
+    wrong = [p.name for p, r in results.items() if r['code'] != keys[tuple(r['made_by'])]]
+    assert not wrong, f'not made by the code of {commit}, make them again: {wrong}'
+
+
+def check_repeat(results, folder):
+    "The main job has repeated digit for digit, with the present code."
+    by_name = {p.name: r for p, r in results.items()}
+    for base in BASES:
+        for key in CLAIMS:
+            name = f'stic_main_{base}_{key}.json'
+            new = json.loads((Path(folder)/'results'/name).read_text())
+            assert new['seeds'][0] == by_name[name]['seeds'][0] == 0, f'{name}: the first seed is not 0'
+            assert new['code'] == code_key(tuple(new['made_by'])), f'{name}: repeated with other code'
+            assert new['rows'][0] == by_name[name]['rows'][0], f"{name}: {new['rows'][0]} was {by_name[name]['rows'][0]}"
+            print(f'{name:40} the same, digit for digit')
+
+
+def restamp(results):
+    "Write the present code's hash."
+    for path, r in results.items():
+        entry = [made_by(path.stem.removeprefix('stic_'))]
+        new = r | dict(code=code_key(tuple(entry)), made_by=entry)
+        path.write_text(json.dumps(new, indent=1) + '\n')
+    print(f'{len(results)} results carry the present hash; no number was changed')
+
+
+if __name__ == '__main__':
+    args = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    args.add_argument('--old', required=True, help='commit whose code made the results')
+    args.add_argument('--repeat', required=True, help='the --out of the repeated main job')
+    args.add_argument('--ask', default='vlm_selfimprove.reproduce.claims', help="module of that commit's code_key")
+    a = args.parse_args()
+    found = {p: json.loads(p.read_text()) for p in sorted((ROOT/'nbs/papers/results').glob('stic_*.json'))}
+    check_old(found, a.old, a.ask)
+    check_repeat(found, a.repeat)
+    restamp(found)
