@@ -30,8 +30,8 @@ def ask_all(
     vlm:VLM, # model and processor
     rows:list[dict], # benchmark rows
     prompt=None, # text, or row -> text; None: the row's own prompt
-    max_new_tokens:int=64,
-    batch_size:int=64,
+    max_new_tokens:int=64, # of an answer
+    batch_size:int=64, # rows a step
     change=None, # (image, row) -> image, for example a corruption
 ) -> list[str]: # one greedy answer a row
     "Ask about each row's image."
@@ -50,7 +50,7 @@ def describe_and_respond(
     rows:list[dict], # benchmark rows
     prompts:PromptSet=STIC_MICRO, # its `describe` prompt is used
     max_new_tokens:int=96, # of the description
-    batch_size:int=64,
+    batch_size:int=64, # rows a step
 ) -> tuple[list[str], list[str]]: # answers, descriptions
     "Describe the image, then answer with the description in the prompt."
     ds = ask_all(vlm, rows, prompts.describe, max_new_tokens, batch_size)
@@ -77,7 +77,8 @@ def score_answers(
     rows:list[dict], # benchmark rows
 ) -> dict: # accuracy, n, failures, correct (N,), kinds
     "Exact-match accuracy, by task."
-    return vqa_scores([dict(text=t, answer=r['answer'], choices=list(r.get('choices') or ()) or None, kind=r.get('task', 'all')) for t, r in zip(texts, rows)])
+    asked = lambda r: dict(answer=r['answer'], choices=list(r.get('choices') or ()) or None, kind=r.get('task', 'all'))
+    return vqa_scores([dict(text=t) | asked(r) for t, r in zip(texts, rows)])
 
 # %% ../../nbs/evaluation/51_benchmarks.ipynb #650cb708
 def micro_items(
@@ -93,8 +94,8 @@ def measure(
     scenes:list[dict], # rows of scenes, may be empty
     questions:list[dict], # rows with questions, may be empty
     prompts:PromptSet=STIC_MICRO, # ordinary prompts are used in turn
-    batch_size:int=64,
-) -> dict: # name -> per-item results: objects and facts (N, 3) counts, vqa and dar (N,) right or wrong; failures; said
+    batch_size:int=64, # rows a step
+) -> dict: # objects, facts: (N, 3) counts; vqa, dar: (N,) right or wrong; failures; said
     "Descriptions and answers of a model."
     out = dict(said={}, failures={})
     if scenes:
@@ -108,49 +109,62 @@ def measure(
         dar, ds = describe_and_respond(vlm, questions, prompts, batch_size=batch_size)
         for k, texts in (('vqa', direct), ('dar', dar)):
             s = score_answers(texts, questions)
-            out[k] = s['correct'].tolist(); out['failures'][k] = s['failures']
-        out['said']['questions'] = [r | dict(direct=x, dar=y, description=z) for r, x, y, z in zip(questions, direct, dar, ds)]
+            out[k], out['failures'][k] = s['correct'].tolist(), s['failures']
+        said = zip(questions, direct, dar, ds)
+        out['said']['questions'] = [r | dict(direct=x, dar=y, description=z) for r, x, y, z in said]
     return out
 
 # %% ../../nbs/evaluation/51_benchmarks.ipynb #7ffa581c
-MEASURES = dict(objects=('object F1, ordinary prompts', f1_of_counts), facts=('fact F1, ordinary prompts', f1_of_counts),
-                vqa=('question accuracy, direct', np.mean), dar=('question accuracy, describe-and-respond', np.mean))
+MEASURES = dict( # key of a measurement -> what it is called, how items become a number
+    objects=('object F1, ordinary prompts', f1_of_counts),
+    facts=('fact F1, ordinary prompts', f1_of_counts),
+    vqa=('question accuracy, direct', np.mean),
+    dar=('question accuracy, describe-and-respond', np.mean))
 
 def compare(
     before:dict, # from `measure`
     after:dict, # from `measure`, same scenes
 ) -> list[dict]: # one row a measure: name, before, after, effect, lo, hi, p
     "Before and after, paired, with 95 % bootstrap intervals."
-    pairs = [p for p in [*((k, k) for k in MEASURES), ('vqa', 'dar')] if p[0] in before]  # the last is the paper's own comparison, Table 2
+    pairs = [*((k, k) for k in MEASURES), ('vqa', 'dar')]  # the last is the paper's own comparison, Table 2
     out = []
     for b, a in pairs:
+        if b not in before: continue
         nb, f = MEASURES[b]
         x, y = np.asarray(before[b]), np.asarray(after[a])
         p = mcnemar(x, y)['p'] if x.ndim == 1 else None
-        out.append(dict(name=nb if a == b else 'direct before, describe-and-respond after', before=float(f(x)), after=float(f(y)), p=p, **paired_bootstrap(x, y, f)))
+        name = nb if a == b else 'direct before, describe-and-respond after'
+        out.append(dict(name=name, before=float(f(x)), after=float(f(y)), p=p, **paired_bootstrap(x, y, f)))
     return out
 
 # %% ../../nbs/evaluation/51_benchmarks.ipynb #1952ca18
-def table(rows): # -> str, before and after as text
+def table(
+    rows:list[dict], # from `compare`, shares of 1
+) -> str: # percentages, changes in points
     "The before/after table for a terminal."
     head = f"{'':44}  before   after   change  95 % interval"
-    f = lambda r: f"{r['name']:44}  {100*r['before']:6.1f}  {100*r['after']:6.1f}   {100*r['effect']:+6.1f}  [{100*r['lo']:+.1f}, {100*r['hi']:+.1f}]"
-    return '\n'.join([head, *map(f, rows)])
+    def line(r):
+        before, after, effect, lo, hi = (100 * r[k] for k in ('before', 'after', 'effect', 'lo', 'hi'))
+        return f"{r['name']:44}  {before:6.1f}  {after:6.1f}   {effect:+6.1f}  [{lo:+.1f}, {hi:+.1f}]"
+    return '\n'.join([head, *map(line, rows)])
 
 # %% ../../nbs/evaluation/51_benchmarks.ipynb #0e94ac73
 def read_rows(
     path:str, # .jsonl; image paths are relative to its folder
-    need:tuple=('prompt', 'answer', 'image'),
+    need:tuple=('prompt', 'answer', 'image'), # keys that every row must have
 ) -> list[dict]: # benchmark rows
     "Read rows with images; used for benchmarks and for instruction rows."
     out, p = [], Path(path)
     for i, line in enumerate(p.read_text(encoding='utf-8').splitlines(), 1):
         if not line.strip(): continue
+        here = f'{path}, line {i}'
         try: r = json.loads(line)
-        except json.JSONDecodeError as e: raise ValueError(f'{path}, line {i}: not JSON ({e.msg}); write one object a line') from None
-        if miss := [k for k in need if not str(r.get(k) or '').strip()]: raise ValueError(f'{path}, line {i}: no {", ".join(miss)}; each row needs {", ".join(need)}')
+        except json.JSONDecodeError as e:
+            raise ValueError(f'{here}: not JSON ({e.msg}); write one object a line') from None
+        if miss := [k for k in need if not str(r.get(k) or '').strip()]:
+            raise ValueError(f'{here}: no {", ".join(miss)}; each row needs {", ".join(need)}')
         img = p.parent/r['image']
-        if not img.exists(): raise FileNotFoundError(f'{path}, line {i}: image {r["image"]} is not in {p.parent}')
+        if not img.exists(): raise FileNotFoundError(f'{here}: image {r["image"]} is not in {p.parent}')
         out.append(dict(id=str(r.get('id', f'row-{i}'))) | r | dict(image=str(img)))
     if not out: raise ValueError(f'{path}: no rows')
     return out
