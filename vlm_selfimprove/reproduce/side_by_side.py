@@ -41,7 +41,7 @@ _THEIRS = 'font-style:italic;background:#fdf3e1;color:#7a4a00'
 _OURS = 'background:#fff'
 _CELL = 'padding:.25rem .5rem;white-space:nowrap;border:0;text-align:'
 
-def _cell(text, look, first=False, left=False, tag='td', span=1): # -> html of one cell; the first of a line stays in sight
+def _cell(text, look, first=False, left=False, tag='td', span=1): # html; the first of a line stays in sight
     side = f"{'left' if left else 'right'};{'position:sticky;left:0;' if first else ''}"
     return f'<{tag} colspan="{span}" style="{_CELL}{side}{look}">{text}</{tag}>'
 
