@@ -23,7 +23,8 @@ def overlap(
     "How much the images of a benchmark lie among the training images."
     rng, n = np.random.default_rng(seed), min(len(train), len(other))
     a, b = (np.asarray(x)[rng.choice(len(x), n, replace=False)] for x in (train, other))
-    near = NearestNeighbors(n_neighbors=k + 1).fit(np.concatenate([a, b])).kneighbors(b, return_distance=False)[:, 1:]  # the first is the image itself
+    both = NearestNeighbors(n_neighbors=k + 1).fit(np.concatenate([a, b]))
+    near = both.kneighbors(b, return_distance=False)[:, 1:]  # the first is the image itself
     return float((near < n).mean() / (n / (2 * n - 1)))
 
 # %% ../../nbs/evaluation/54_overlap.ipynb #747057f3
@@ -32,12 +33,14 @@ def correlation(
     before:list, after:list, # for each group (N, ...) per-item results
     stat, # items -> number, as for `paired_bootstrap`
     n:int=2000, # resamples
-    seed:int=0,
-) -> dict: # before, after (nan: there is none), effect: Spearman's rho of overlap and gain over groups; lo, hi: 95 % interval
+    seed:int=0, # of the resamples
+) -> dict: # effect: Spearman's rho of overlap and gain over groups; lo, hi: 95 % interval
     "Do groups with more overlap gain more? Groups are drawn again, and in each its items."
     before, after = ([np.asarray(x) for x in xs] for xs in (before, after))
     gain = lambda g, i: stat(after[g][i]) - stat(before[g][i])
-    rho = lambda gs, gains: float(np.nan_to_num(spearmanr([overlaps[g] for g in gs], gains).statistic)) if len(set(gs)) > 2 else 0.
+    def rho(gs, gains):
+        if len(set(gs)) < 3: return 0.
+        return float(np.nan_to_num(spearmanr([overlaps[g] for g in gs], gains).statistic))
     rng, groups, draws = np.random.default_rng(seed), range(len(overlaps)), []
     for _ in range(n):
         gs = rng.integers(len(overlaps), size=len(overlaps))
@@ -48,25 +51,33 @@ def correlation(
 # %% ../../nbs/evaluation/54_overlap.ipynb #ec691d6c
 def tsne(
     sets:dict, # name -> (N, D) features
-    seed:int=0,
+    seed:int=0, # of the starting positions
 ) -> dict: # name -> (N, 2) positions, rounded to 2 digits
     "Positions in the plane that keep neighbours, for a picture."
     names, x = list(sets), np.concatenate([np.asarray(v) for v in sets.values()])
     y = TSNE(2, init='pca', perplexity=min(30, (len(x) - 1) / 3), random_state=seed).fit_transform(x).round(2)
-    return dict(zip(names, (v.tolist() for v in np.split(y, np.cumsum([len(v) for v in sets.values()])[:-1]))))
+    ends = np.cumsum([len(v) for v in sets.values()])[:-1]
+    return dict(zip(names, (v.tolist() for v in np.split(y, ends))))
 
 # %% ../../nbs/evaluation/54_overlap.ipynb #036b84c6
 def _streaks(im, seed): # -> white lines, like rain
     rng, im = random.Random(seed), im.copy()
     draw = ImageDraw.Draw(im)
-    for _ in range(14): x, y = rng.randrange(im.width), rng.randrange(im.height); draw.line((x, y, x - 6, y + 14), (255, 255, 255))
+    for _ in range(14):
+        x, y = rng.randrange(im.width), rng.randrange(im.height)
+        draw.line((x, y, x - 6, y + 14), (255, 255, 255))
     return im
 
 def _grain(im, seed): # -> strong pixel noise
-    return Image.fromarray(np.uint8(np.clip(np.asarray(im) + np.random.default_rng(seed).normal(0, 45, (*im.size[::-1], 3)), 0, 255)))
+    noise = np.random.default_rng(seed).normal(0, 45, (*im.size[::-1], 3))
+    return Image.fromarray(np.uint8(np.clip(np.asarray(im) + noise, 0, 255)))
 
 LOOKS = dict( # RGB image, seed -> RGB image
-    blurred=lambda im, seed: im.filter(ImageFilter.GaussianBlur(1.4)), pixelated=lambda im, seed: im.resize((30, 30)).resize(im.size, 0),
-    posterized=lambda im, seed: ImageOps.posterize(im, 2), pale=lambda im, seed: ImageEnhance.Contrast(im).enhance(.35),
-    dark=lambda im, seed: ImageEnhance.Brightness(im).enhance(.4), grainy=_grain,
-    tinted=lambda im, seed: Image.blend(im, Image.new('RGB', im.size, (230, 200, 90)), .35), streaked=_streaks)
+    blurred=lambda im, seed: im.filter(ImageFilter.GaussianBlur(1.4)),
+    pixelated=lambda im, seed: im.resize((30, 30)).resize(im.size, 0),
+    posterized=lambda im, seed: ImageOps.posterize(im, 2),
+    pale=lambda im, seed: ImageEnhance.Contrast(im).enhance(.35),
+    dark=lambda im, seed: ImageEnhance.Brightness(im).enhance(.4),
+    grainy=_grain,
+    tinted=lambda im, seed: Image.blend(im, Image.new('RGB', im.size, (230, 200, 90)), .35),
+    streaked=_streaks)
