@@ -14,7 +14,6 @@ from ..data.images import corrupt, image_seed
 from ..data.prompts import STIC_MICRO
 from ..data.records import to_trl_sft
 from .benchmarks import ask_all, score_answers, score_descriptions
-from ..world.tasks import scene_rows
 from .metrics import pope_scores
 from ..models.micro import micro_path
 from ..models.vlm import VLM, attach, detach, load_vlm
@@ -22,25 +21,41 @@ from ..training.train import train_sft
 from ..world.language import facts_of, grounded_prompt, parse, phrase, truth
 from ..world.render import box
 from ..world.scenes import mk_scene
-from ..world.tasks import mk_row, pope_rows
+from ..world.tasks import mk_row, pope_rows, scene_rows
 
 # %% ../../nbs/evaluation/55_preconditions.ipynb #6289b396
-def load_counterpart(path, like:VLM): # -> VLM without eyes, with the processor of `like`
+def load_counterpart(
+    path, # of a language counterpart's checkpoint
+    like:VLM, # the model whose processor it uses
+) -> VLM: # without eyes
+    "The language model that a base grew from."
     lm = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval()
     return VLM(lm, like.processor, 'counterpart')
 
-def read_all(lm, rows, descriptions, batch_size=128): # -> answers of a model that reads descriptions and sees nothing
+def read_all(
+    lm:VLM, # a language counterpart
+    rows:list[dict], # questions
+    descriptions:list[str], # one a question
+    batch_size:int=128, # rows a step
+) -> list[str]: # answers
+    "Answers of a model that reads descriptions and sees nothing."
     asks = [dict(id=r['id'], prompt=STIC_MICRO.infuse(d, r['prompt']), images=[]) for r, d in zip(rows, descriptions)]
     return [t[0] for t in lm.generate(asks, max_new_tokens=16, batch_size=batch_size)]
 
 # %% ../../nbs/evaluation/55_preconditions.ipynb #262e0177
-def describe_scenes(vlm, sr):
-    "Descriptions of the same scenes in six conditions: condition -> scores of `score_descriptions`, and the careful texts."
+def describe_scenes(
+    vlm:VLM, # model and processor
+    sr:list[dict], # rows of scenes
+) -> tuple[dict, list[str], float]: # condition -> scores; careful texts; share of misled ones that add an object
+    "Descriptions of the same scenes in six conditions."
     scene = lambda r: mk_scene(r['seed'], r['kind'], r['style'])
     normal = lambda r: STIC_MICRO.normal[r['seed'] % 8]
     spoil = lambda kind: (lambda im, r: corrupt(im, kind, image_seed(r['id'])))
-    how = dict(ordinary=dict(prompt=normal), careful=dict(prompt=STIC_MICRO.good), misled=dict(prompt=lambda r: STIC_MICRO.bad[r['seed'] % 8]),
-               lowres=dict(prompt=normal, change=spoil('lowres')), jitter=dict(prompt=normal, change=spoil('jitter')),
+    how = dict(ordinary=dict(prompt=normal),
+               careful=dict(prompt=STIC_MICRO.good),
+               misled=dict(prompt=lambda r: STIC_MICRO.bad[r['seed'] % 8]),
+               lowres=dict(prompt=normal, change=spoil('lowres')),
+               jitter=dict(prompt=normal, change=spoil('jitter')),
                grounded=dict(prompt=lambda r: grounded_prompt(scene(r).objects, normal(r))))
     texts = {k: ask_all(vlm, sr, max_new_tokens=96, batch_size=128, **kw) for k, kw in how.items()}
     scores = {k: score_descriptions(t, sr) for k, t in texts.items()}
@@ -48,14 +63,26 @@ def describe_scenes(vlm, sr):
     return scores, texts['careful'], float(np.mean(added))
 
 # %% ../../nbs/evaluation/55_preconditions.ipynb #9e2a54b0
-def referred(vlm, sr): # -> share of regions described word for word
-    objs = {r['id']: (os := mk_scene(r['seed']).objects)[r['seed'] % len(os)] for r in sr}
-    said = ask_all(vlm, sr, lambda r: f"what is at [{','.join(f'{v:.2f}' for v in box(objs[r['id']]))}]?", 24, 128)
-    return float(np.mean([t == phrase(objs[r['id']]) for t, r in zip(said, sr)]))
+def referred(
+    vlm:VLM, # model and processor
+    sr:list[dict], # rows of scenes
+) -> float: # share
+    "How many regions are described word for word."
+    def meant(r): # one object of the scene
+        objects = mk_scene(r['seed']).objects
+        return objects[r['seed'] % len(objects)]
+    where = lambda r: ','.join(f'{v:.2f}' for v in box(meant(r)))
+    said = ask_all(vlm, sr, lambda r: f'what is at [{where(r)}]?', 24, 128)
+    return float(np.mean([t == phrase(meant(r)) for t, r in zip(said, sr)]))
 
 # %% ../../nbs/evaluation/55_preconditions.ipynb #cb1e2d28
-def questioned(vlm, lm, sr, careful):
-    "POPE asked directly, and read by the counterpart from the careful descriptions: (scores, accuracy read)."
+def questioned(
+    vlm:VLM, # model and processor
+    lm:VLM, # its language counterpart
+    sr:list[dict], # rows of scenes, seeds in order
+    careful:list[str], # their careful descriptions
+) -> tuple[dict, float]: # POPE's scores; accuracy of the counterpart
+    "POPE asked directly, and read by the counterpart from the careful descriptions."
     rows = pope_rows(len(sr), sr[0]['seed'])
     direct = ask_all(vlm, rows, max_new_tokens=8, batch_size=128)
     labels, by_seed = [r['answer'] for r in rows], {r['seed']: d for r, d in zip(sr, careful)}
@@ -63,14 +90,29 @@ def questioned(vlm, lm, sr, careful):
     s = pope_scores(direct, labels, [r['task'] for r in rows])
     return s, pope_scores(read, labels)['accuracy']
 
-def decision_rows(n, start): return [mk_row(i, 'decision') for i in range(start, start + n)]
+def decision_rows(
+    n:int, # how many
+    start:int, # first scene seed
+) -> list[dict]: # questions about situations
+    "Decisions to be taken from images."
+    return [mk_row(i, 'decision') for i in range(start, start + n)]
 
 # %% ../../nbs/evaluation/55_preconditions.ipynb #14f65e22
-def probe_rows(n, start=700_000): # -> text-only decision rows: the situation in words
+def probe_rows(
+    n:int, # how many
+    start:int=700_000, # first scene seed
+) -> list[dict]: # rows without images: id, prompt, completion
+    "Decisions as text alone: the situation in words."
+    words = lambda r: STIC_MICRO.infuse(truth(mk_scene(r['seed'], r['kind'])), r['prompt'])
     rows = decision_rows(n, start)
-    return [dict(id=r['id'], prompt=STIC_MICRO.infuse(truth(mk_scene(r['seed'], r['kind'])), r['prompt']), completion=r['answer'], image=None) for r in rows]
+    return [dict(id=r['id'], prompt=words(r), completion=r['answer'], image=None) for r in rows]
 
-def probe(vlm, rows, n=1024, lr=3e-4):
+def probe(
+    vlm:VLM, # the base
+    rows:list[dict], # decisions from images
+    n:int=1024, # text rows to train on
+    lr:float=3e-4, # peak learning rate
+) -> float: # accuracy
     "Accuracy of image decisions after a little text-only training."
     with tempfile.TemporaryDirectory() as d:
         res = train_sft(vlm, to_trl_sft(probe_rows(n)), f'{d}/probe', lr=lr, lora_r=16, lora_alpha=32, batch_size=32)
@@ -80,10 +122,20 @@ def probe(vlm, rows, n=1024, lr=3e-4):
     return score_answers(said, rows)['accuracy']
 
 # %% ../../nbs/evaluation/55_preconditions.ipynb #369e1637
-def check(name, value, lo=None, hi=None): # -> dict(name, value, lo, hi, ok)
+def check(
+    name:str, # of what is measured
+    value:float, # percentage or points
+    lo:float=None, # bound from below, if there is one
+    hi:float=None, # and from above
+) -> dict: # name, value, lo, hi, ok
+    "A measured value and its bounds."
     return dict(name=name, value=value, lo=lo, hi=hi, ok=(lo is None or value >= lo) and (hi is None or value <= hi))
 
-def about_descriptions(s, added, region):
+def about_descriptions(
+    s:dict, # condition -> scores, from `describe_scenes`
+    added:float, # share of misled descriptions that add an object
+    region:float, # from `referred`
+) -> list[dict]: # checks
     "Checks of descriptions: shares as percentages."
     o, f = {k: v['object'] for k, v in s.items()}, {k: 100 * v['fact']['f1'] for k, v in s.items()}
     return [check('object precision, ordinary prompts', 100 * o['ordinary']['precision'], 60, 90),
@@ -104,7 +156,8 @@ def preconditions(
     start:int=1_000_000, # first scene seed
 ) -> list[dict]: # checks: name, value, lo, hi, ok
     "Measure everything the methods stand on."
-    vlm = load_vlm(model); lm = load_counterpart(counterpart, vlm)
+    vlm = load_vlm(model)
+    lm = load_counterpart(counterpart, vlm)
     sr, half = scene_rows(scenes, start), scenes // 2
     s, careful, added = describe_scenes(vlm, sr)
     pope, read = questioned(vlm, lm, sr[:half], careful)
@@ -113,18 +166,27 @@ def preconditions(
     seen = ask_all(vlm, dec, max_new_tokens=16, batch_size=128)
     said = read_all(lm, dec, ask_all(vlm, dec, STIC_MICRO.good, 96, 128))
     d, c = score_answers(seen, dec), score_answers(said, dec)
-    return [*about_descriptions(s, added, referred(vlm, sr)), check('POPE F1', 100 * pope['f1'], 70, 92),
+    unread, of = pope['failures'] + d['failures'], pope['n'] + len(dec)
+    image, captions = 100 * d['accuracy'], 100 * c['accuracy']
+    return [*about_descriptions(s, added, referred(vlm, sr)),
+            check('POPE F1', 100 * pope['f1'], 70, 92),
             check('POPE accuracy, random minus adversarial', acc['random'] - acc['adversarial'], 1),
             check('POPE share of yes', 100 * pope['yes_ratio'], 30, 70),
             check('yes/no facts: read minus asked, accuracy', 100 * (read - pope['accuracy']), .1),
-            check('decisions: counterpart with captions minus image, accuracy', 100 * (c['accuracy'] - d['accuracy']), 5),
-            check('decisions: text-only probe minus base, accuracy', 100 * (probe(vlm, dec) - d['accuracy']), .1),
+            check('decisions: counterpart with captions minus image, accuracy', captions - image, 5),
+            check('decisions: text-only probe minus base, accuracy', 100 * probe(vlm, dec) - image, .1),
             check('decisions outside the options (no bound)', 100 * d['failures'] / len(dec)),
-            check('answers that do not parse, of all', 100 * (pope['failures'] + d['failures']) / (pope['n'] + len(dec)), None, 1)]
+            check('answers that do not parse, of all', 100 * unread / of, None, 1)]
 
-def checks_text(checks): # -> str, one line a check
-    b = lambda c: f"{'' if c['lo'] is None else c['lo']} .. {'' if c['hi'] is None else c['hi']}"
-    return '\n'.join(f"{'ok ' if c['ok'] else 'NO '} {c['name']:60} {c['value']:7.1f}   ({b(c)})" for c in checks)
+def checks_text(
+    checks:list[dict], # from `preconditions`
+) -> str: # one line a check
+    "Checks for a terminal."
+    bound = lambda x: '' if x is None else x
+    def line(c):
+        ok = 'ok ' if c['ok'] else 'NO '
+        return f"{ok} {c['name']:60} {c['value']:7.1f}   ({bound(c['lo'])} .. {bound(c['hi'])})"
+    return '\n'.join(map(line, checks))
 
 # %% ../../nbs/evaluation/55_preconditions.ipynb #58261110
 def check_hashes():
@@ -132,4 +194,6 @@ def check_hashes():
     root = micro_path('micro').parent
     for name, want in json.loads((root/'hashes.json').read_text()).items():
         have = hashlib.sha256((root/name).read_bytes()).hexdigest()
-        if have != want: raise ValueError(f'{root/name}: sha256 {have[:12]}… instead of {want[:12]}…; reinstall the package, or check out the file again')
+        if have != want: raise ValueError(
+            f'{root/name}: sha256 {have[:12]}… instead of {want[:12]}…; '
+            'reinstall the package, or check out the file again')

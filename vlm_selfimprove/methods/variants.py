@@ -30,13 +30,14 @@ from ..world.scenes import CELLS
 
 # %% ../../nbs/methods/64_variants.ipynb #3b5fae38
 def select_pairs(
-    pairs:list[PreferencePair],
+    pairs:list[PreferencePair], # from `propose`
     kinds:tuple=(), # keep these kinds; () keeps all
     bad_prompt:str='', # keep the pairs of this misleading prompt
     n:int|None=None, # at most so many, the first
 ) -> list[PreferencePair]:
     "Some of the pairs."
-    return [p for p in pairs if (not kinds or p.kind in kinds) and (not bad_prompt or p.bad_prompt == bad_prompt)][:n]
+    of_kind = [p for p in pairs if not kinds or p.kind in kinds]
+    return [p for p in of_kind if not bad_prompt or p.bad_prompt == bad_prompt][:n]
 
 # %% ../../nbs/methods/64_variants.ipynb #f4fa9209
 def positives_only(
@@ -44,15 +45,16 @@ def positives_only(
     run:str, # a finished STIC run's folder, whose pairs are used
     r:stic.STICRecipe, # of that run
     instructions:list[dict], # as given to that run
-    out:str,
+    out:str, # folder for both trainings
 ) -> str: # the adapter's folder
     "STIC without negatives: SFT on the chosen descriptions, then stage 2."
     pairs = [PreferencePair(**x) for x in read_parquet(f'{run}/pairs/data.parquet')]
     rows = [dict(id=p.id, prompt=p.prompt, completion=p.chosen, image=p.image) for p in pairs]
-    first = train_sft(vlm, to_trl_sft(rows, folder=f'{out}/table'), f'{out}/stage1', lr=r.lr, lora_r=r.lora_r, lora_alpha=r.lora_alpha, epochs=r.epochs,
-                      batch_size=r.batch, seed=r.seed, save_steps=r.save_steps)
+    first = train_sft(vlm, to_trl_sft(rows, folder=f'{out}/table'), f'{out}/stage1', lr=r.lr, epochs=r.epochs,
+                      batch_size=r.batch, **stic.training_settings(r))
     shutil.rmtree(f'{out}/table')
-    with adapted(vlm, first['adapter']) as tuned: infused = stic.infuse(tuned, instructions, out, r, weights_key(tuned))
+    with adapted(vlm, first['adapter']) as tuned:
+        infused = stic.infuse(tuned, instructions, out, r, weights_key(tuned))
     return stic.stage2(vlm, infused, f'{out}/stage2', r, first['adapter'])['adapter']
 
 # %% ../../nbs/methods/64_variants.ipynb #317b4d49
@@ -70,19 +72,23 @@ def diffused(
     return Image.fromarray(np.uint8(255 * np.clip(.27 * y + .45, 0, 1)))
 
 def noised_pairs(
-    vlm:VLM, pairs:list[PreferencePair],
+    vlm:VLM, # the base
+    pairs:list[PreferencePair], # from `propose`
     run:str, # run folder; the answers are in run/noised
-    r:stic.STICRecipe,
-    model_key:str='',
+    r:stic.STICRecipe, # of that run
+    model_key:str='', # as in `propose`
 ) -> list[PreferencePair]: # the same prompts and chosen answers
     "POVID's first kind: rejected is the answer to the same prompt about the noised image. Resumable."
     def fn(batch):
-        see = lambda b: diffused(open_image(dict(id=b['id'], path=b['image'])), image_seed(b['id'], r.round, r.seed))
-        asks = [dict(id=f"{b['id']}/noised", prompt=b['prompt'], images=[see(b)]) for b in batch]
-        texts = vlm.generate(asks, max_new_tokens=r.max_new_tokens, temperature=r.temperature, seed=r.seed, batch_size=2 * r.gen_batch)
-        return [dict(rejected=t) | (dict(reject=why) if (why := stic.cut_or_empty(vlm, t, r.max_new_tokens)) else {}) for (t,) in texts]
+        see = lambda b: open_image(dict(id=b['id'], path=b['image']))
+        noised = [diffused(see(b), image_seed(b['id'], r.round, r.seed)) for b in batch]
+        asks = [dict(id=f"{b['id']}/noised", prompt=b['prompt'], images=[im]) for b, im in zip(batch, noised)]
+        said = [t for (t,) in vlm.generate(asks, **stic.sampling(r))]
+        why = [stic.cut_or_empty(vlm, t, r.max_new_tokens) for t in said]
+        return [dict(rejected=t) | (dict(reject=w) if w else {}) for t, w in zip(said, why)]
     settings = {k: getattr(r, k) for k in ('seed', 'round', 'temperature', 'max_new_tokens')} | dict(model=model_key)
-    said = {x['id']: x['rejected'] for x in run_stage(run, 'noised', [vars(p) for p in pairs], fn, settings, 2 * r.gen_batch)}
+    rows = run_stage(run, 'noised', [vars(p) for p in pairs], fn, settings, 2 * r.gen_batch, title='Noised images')
+    said = {x['id']: x['rejected'] for x in rows}
     return [replace(p, rejected=said[p.id], kind='noised', bad_prompt='') for p in pairs if p.id in said]
 
 # %% ../../nbs/methods/64_variants.ipynb #86c6b84f
@@ -94,10 +100,10 @@ def named_together(
 
 def inject(
     text:str, # a description
-    counts:Counter, # from `together`
+    counts:Counter, # from `named_together`
     colors:dict, # noun -> its usual colour
-    rng:random.Random,
-) -> str:
+    rng:random.Random, # of the choice and the place
+) -> str: # the longer description
     "The description with one object more, that often stands beside those named but is not named."
     named = parse(text)[0]
     score = {b: sum(counts[a, b] for a in named) for b in colors if b not in named}
@@ -105,15 +111,17 @@ def inject(
     return f"{text.rstrip(' .')}, {article(f'{colors[noun]} {noun}')} {rng.choice(CELLS)}."
 
 def injected_pairs(
-    pairs:list[PreferencePair],
+    pairs:list[PreferencePair], # from `propose`
     truth:dict|None=None, # id -> description written by people, in place of the chosen ones
-    seed:int=0,
+    seed:int=0, # of the injected objects
 ) -> list[PreferencePair]: # the same images and prompts
     "POVID's second kind: rejected is the chosen description with an injected object."
     chosen = [truth[p.id] if truth else p.chosen for p in pairs]
-    counts, facts = named_together(chosen), Counter((n, v) for t in chosen for n, a, v in parse(t)[1] if a == 'color')
+    counts = named_together(chosen)
+    facts = Counter((n, v) for t in chosen for n, a, v in parse(t)[1] if a == 'color')
     colors = {n: v for (n, v), _ in reversed(facts.most_common())}
-    return [replace(p, chosen=c, rejected=inject(c, counts, colors, random.Random(f'{p.id}{seed}')), kind='injected', bad_prompt='') for p, c in zip(pairs, chosen)]
+    wrong = [inject(c, counts, colors, random.Random(f'{p.id}{seed}')) for p, c in zip(pairs, chosen)]
+    return [replace(p, chosen=c, rejected=w, kind='injected', bad_prompt='') for p, c, w in zip(pairs, chosen, wrong)]
 
 # %% ../../nbs/methods/64_variants.ipynb #8385ab1d
 def second_round(
@@ -124,7 +132,8 @@ def second_round(
     r:stic.STICRecipe, # with `round` counted up
 ) -> dict: # as `stage1`
     "Stage 1 once more, with pairs made by the model of the round before."
-    with adapted(vlm, adapter) as tuned: pairs = stic.propose(tuned, records, run, r, weights_key(tuned))
+    with adapted(vlm, adapter) as tuned:
+        pairs = stic.propose(tuned, records, run, r, weights_key(tuned))
     return stic.stage1(vlm, pairs, f'{run}/stage1', r, adapter=adapter)
 
 # %% ../../nbs/methods/64_variants.ipynb #d1b8806e
@@ -148,20 +157,23 @@ def agreement(
 def label_free(
     vlm:VLM, # a checkpoint
     pairs:list[PreferencePair], # of images kept out of training
-    batch_size:int=64,
+    batch_size:int=64, # rows a step
 ) -> dict: # likelihood, preference, agreement: means over the pairs; larger is better
     "Three scores of a checkpoint that need no labels."
-    asks = [dict(id=p.id, prompt=p.prompt, images=[open_image(dict(id=p.id, path=p.image))]) for p in pairs]
-    w, l = ([float(x.sum()) for x in logprobs(vlm, asks, [getattr(p, k) for p in pairs], batch_size)] for k in ('chosen', 'rejected'))
+    see = lambda p: open_image(dict(id=p.id, path=p.image))
+    asks = [dict(id=p.id, prompt=p.prompt, images=[see(p)]) for p in pairs]
+    sums = lambda side: [float(x.sum()) for x in logprobs(vlm, asks, [getattr(p, side) for p in pairs], batch_size)]
+    w, l = sums('chosen'), sums('rejected')
     said = [t[0] for t in vlm.generate(asks, max_new_tokens=96, batch_size=batch_size)]
-    return dict(likelihood=float(np.mean(w)), preference=float(np.mean([a > b for a, b in zip(w, l)])),
+    return dict(likelihood=float(np.mean(w)),
+                preference=float(np.mean([a > b for a, b in zip(w, l)])),
                 agreement=float(np.mean([agreement(t, p.chosen) for t, p in zip(said, pairs)])))
 
 # %% ../../nbs/methods/64_variants.ipynb #d2d7fe7e
 def sft_only(
     vlm:VLM, # the base
     instructions:list[dict], # id, image (path), prompt, answer
-    out:str,
+    out:str, # folder; the adapter is in out/adapter
     r:stic.STICRecipe, # its stage-2 settings are used
 ) -> dict: # history, adapter, seconds
     "Fine-tune on questions and answers, without descriptions and without stage 1."
@@ -197,20 +209,27 @@ def _blind_ask(real):
     "Questions with their images; requests for a description without."
     def ask(vlm, rows, prompt=None, *args, **kw):
         if not isinstance(prompt, str): return real(vlm, rows, prompt, *args, **kw)
-        return [t[0] for t in vlm.generate([dict(id=r['id'], prompt=prompt, images=[]) for r in rows], max_new_tokens=96)]
+        asks = [dict(id=r['id'], prompt=prompt, images=[]) for r in rows]
+        return [t[0] for t in vlm.generate(asks, max_new_tokens=96)]
     return ask
 
 DEFECTS = dict(
-    rejected=(dpo_trainer, 'add_fused_lm_head', _public_head),           # dpo_trainer.py:498: the best token that is not the rejected text's
-    corruption=(stic, 'corrupt', lambda real: lambda img, kind, seed: img), # generate_pref.py:219: noted, never applied
-    blind=(stic, 'to_trl_dpo', _blind_table),                            # rows without a place for the image
-    describe=(benchmarks, 'ask_all', _blind_ask))                        # describe-and-respond without the image
+    # dpo_trainer.py:498: the best token that is not the rejected text's
+    rejected=(dpo_trainer, 'add_fused_lm_head', _public_head),
+    # generate_pref.py:219: noted, never applied
+    corruption=(stic, 'corrupt', lambda real: lambda img, kind, seed: img),
+    # rows without a place for the image
+    blind=(stic, 'to_trl_dpo', _blind_table),
+    # describe-and-respond without the image
+    describe=(benchmarks, 'ask_all', _blind_ask))
 
 @contextmanager
 def defect(
     name:str, # a key of `DEFECTS`; '' switches nothing on
 ):
     "Do as the public code does, while this lasts."
-    if not name: yield; return
+    if not name:
+        yield
+        return
     where, what, make = DEFECTS[name]
     with patch.object(where, what, make(getattr(where, what))): yield
