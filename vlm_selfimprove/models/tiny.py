@@ -7,13 +7,12 @@ __all__ = ['TINY_TEMPLATE', 'TINY_SPECIAL', 'ARCHS', 'tiny_tokenizer', 'tiny_vlm
 
 # %% ../../nbs/models/22_tiny.ipynb #43e7895a
 import torch
-from PIL import Image
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import (AutoModelForImageTextToText, AutoProcessor, CLIPImageProcessorPil, CLIPVisionConfig,
+from transformers import (
+    CLIPImageProcessorPil, CLIPVisionConfig, LlamaConfig, PreTrainedTokenizerFast,
     Idefics3Config, Idefics3ForConditionalGeneration, Idefics3ImageProcessorPil, Idefics3Processor,
-    LlamaConfig, LlavaConfig, LlavaForConditionalGeneration, LlavaNextConfig,
-    LlavaNextForConditionalGeneration, LlavaNextImageProcessorPil, LlavaNextProcessor,
-    LlavaProcessor, PreTrainedTokenizerFast)
+    LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor,
+    LlavaNextConfig, LlavaNextForConditionalGeneration, LlavaNextImageProcessorPil, LlavaNextProcessor)
 from .vlm import VLM
 
 # %% ../../nbs/models/22_tiny.ipynb #099f7724
@@ -32,11 +31,12 @@ def tiny_tokenizer(
     "A byte-level BPE trained on two sentences, with the placeholders of all three architectures."
     t = Tokenizer(models.BPE())
     t.pre_tokenizer, t.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
-    text = ['the cat sat on the red mat near a dog .', 'what is in this image ? describe the image .'] * 4
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet()) # sorted: its order is not fixed between processes
-    t.train_from_iterator(text, trainers.BpeTrainer(vocab_size=vocab_size, show_progress=False,
+    text = ['the cat sat on the red mat near a dog .', 'what is in this image ? describe the image .']
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet()) # its order is not fixed between processes
+    t.train_from_iterator(text * 4, trainers.BpeTrainer(vocab_size=vocab_size, show_progress=False,
         special_tokens=['<pad>', '<s>', '</s>'], initial_alphabet=alphabet))
-    tok = PreTrainedTokenizerFast(tokenizer_object=t, pad_token='<pad>', bos_token='<s>', eos_token='</s>',
+    tok = PreTrainedTokenizerFast(
+        tokenizer_object=t, pad_token='<pad>', bos_token='<s>', eos_token='</s>',
         chat_template=TINY_TEMPLATE, padding_side='left', model_max_length=2048)
     tok.add_tokens(TINY_SPECIAL, special_tokens=True)
     return tok
@@ -46,7 +46,8 @@ def _text(
     tok:PreTrainedTokenizerFast, # gives vocabulary size and pad id
 ) -> LlamaConfig: # a decoder of 2 layers
     "The decoder's configuration."
-    return LlamaConfig(hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
+    return LlamaConfig(
+        hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
         vocab_size=len(tok), pad_token_id=tok.pad_token_id, bos_token_id=tok.bos_token_id,
         eos_token_id=tok.eos_token_id, max_position_embeddings=2048, initializer_range=.2)
 
@@ -61,7 +62,8 @@ def _llava(
 ) -> tuple: # (model class, config, processor)
     "LLaVA-1.5: one square crop, 16 image tokens."
     img = CLIPImageProcessorPil(size={'shortest_edge': 56}, crop_size={'height': 56, 'width': 56})
-    proc = LlavaProcessor(tokenizer=tok, image_processor=img, patch_size=14, num_additional_image_tokens=1,
+    proc = LlavaProcessor(
+        tokenizer=tok, image_processor=img, patch_size=14, num_additional_image_tokens=1,
         vision_feature_select_strategy='default', chat_template=TINY_TEMPLATE)
     cfg = LlavaConfig(text_config=_text(tok), vision_config=CLIPVisionConfig(**_sizes()),
         image_token_index=tok.convert_tokens_to_ids('<image>'))
@@ -75,7 +77,8 @@ def _llava_next(
     grid = [[56, 112], [112, 56], [112, 112]]
     img = LlavaNextImageProcessorPil(size={'shortest_edge': 56}, crop_size={'height': 56, 'width': 56},
         image_grid_pinpoints=grid)
-    proc = LlavaNextProcessor(tokenizer=tok, image_processor=img, patch_size=14, chat_template=TINY_TEMPLATE,
+    proc = LlavaNextProcessor(
+        tokenizer=tok, image_processor=img, patch_size=14, chat_template=TINY_TEMPLATE,
         vision_feature_select_strategy='default', num_additional_image_tokens=1)
     cfg = LlavaNextConfig(text_config=_text(tok), vision_config=CLIPVisionConfig(**_sizes()),
         image_token_index=tok.convert_tokens_to_ids('<image>'), image_grid_pinpoints=grid)
@@ -87,7 +90,8 @@ def _idefics3(
 ) -> tuple: # (model class, config, processor)
     "Idefics3: tiles in rows and columns, each 4 image tokens after pixel shuffling, with tags between."
     img = Idefics3ImageProcessorPil(size={'longest_edge': 112}, max_image_size={'longest_edge': 56})
-    proc = Idefics3Processor(image_processor=img, tokenizer=tok, image_seq_len=4, chat_template=TINY_TEMPLATE)
+    proc = Idefics3Processor(
+        image_processor=img, tokenizer=tok, image_seq_len=4, chat_template=TINY_TEMPLATE)
     cfg = Idefics3Config(text_config=_text(tok), vision_config=_sizes(), scale_factor=2,
         image_token_id=tok.convert_tokens_to_ids('<image>'), pad_token_id=tok.pad_token_id)
     return Idefics3ForConditionalGeneration, cfg, proc
