@@ -101,7 +101,7 @@ def _interval_legend(fig, groups, paper): # below the axes: what colours, marker
     if paper: handles.append(marker_handle('D', 'k', 'the paper', ms=6, mfc='none'))
     n = max(len(_bars(rows)) for rows in groups.values())
     one = 'one bar a line, with 95 % interval'
-    many = f'{n} bars a line, downwards: training seed {", ".join(map(str, range(n)))}'
+    many = f'{n} bars a line, downwards: training seeds {", ".join(map(str, range(n)))}'
     fig.legend(handles=handles, loc='outside lower center', ncols=2, title=many if n > 1 else one,
                title_fontsize=9, handletextpad=.3, columnspacing=1)
 
@@ -133,6 +133,8 @@ def interval_panels(
     for ax, (title, (groups, paper)) in zip(axs[:, 0], panels.items()):
         _draw_intervals(ax, groups, paper)
         ax.set_title(title)
+        ax.spines['bottom'].set_visible(ax is axs[-1, 0])
+        ax.tick_params(axis='x', length=3 * (ax is axs[-1, 0]))
     axs[-1, 0].set_xlabel(textwrap.fill(xlabel, 56))
     everything = {(title, k): v for title, (groups, _) in panels.items() for k, v in groups.items()}
     _interval_legend(fig, everything, any(paper for _, paper in panels.values()))
@@ -256,7 +258,7 @@ def picture_img(
     im.save(buf, 'PNG', optimize=True)
     data = base64.b64encode(buf.getvalue()).decode()
     return (f'<img src="data:image/png;base64,{data}" width="{width}" alt="{escape(alt)}" '
-            'style="image-rendering:pixelated;max-width:100%">')
+            'style="image-rendering:pixelated;max-width:100%;border:1px solid #ccc">')
 
 def card_row(
     parts:list, # html of each part

@@ -19,7 +19,8 @@ from ..world.scenes import STYLES
 # %% ../../nbs/reproduce/86_figures.ipynb #cbb66464
 def _sentence(f): # first line of a function's documentation, without the name of its stage
     doc = f.__doc__.strip().splitlines()[0]
-    return doc.split(':', 1)[-1].strip() if doc.startswith('Stage') else doc
+    said = doc.split(':', 1)[-1].strip() if doc.startswith('Stage') else doc
+    return said[0].upper() + said[1:]
 
 def _box(ax, top, name, text, color): # a box as wide as the figure; -> y of its lower edge, inches
     lines = bool(name) + len(text.splitlines())
@@ -226,7 +227,11 @@ def scaling_figure(
     return fig
 
 # %% ../../nbs/reproduce/86_figures.ipynb #3d013aed
-_CLUSTERS = (('grey', '.'), ('blue', 'o'), ('orange', '^'), ('green', 's'), ('yellow', 'D'))
+_CLUSTERS = (('grey', 'x', '×'), ('blue', 'o', '●'), ('orange', '^', '▲'), ('green', 's', '■'), ('yellow', 'D', '◆'))
+
+def _densest(v, k=20): # -> the point of a set, (N, 2), whose k nearest neighbours lie nearest
+    apart = np.sort(np.linalg.norm(v[:, None] - v[None], axis=-1), 1)  # (N, N)
+    return v[apart[:, :k].sum(1).argmin()]
 
 def tsne_figure(
     r:dict, # result of the study fig08
@@ -234,11 +239,11 @@ def tsne_figure(
     "Training images and four benchmarks in the plane, each named where its images lie, with its overlap."
     fig, ax = plt.subplots(figsize=(4.6, 3.9))
     placed = []
-    for (k, v), (color, marker) in zip(r['tsne'].items(), _CLUSTERS):
+    for (k, v), (color, marker, sign) in zip(r['tsne'].items(), _CLUSTERS):
         v = np.array(v)
-        ax.plot(*v.T, marker, ls='', ms=3, mew=0, color=PALETTE[color], alpha=.7, rasterized=True)
-        text = f"{k}: {r['overlaps'][k]:.2f}" if k in r['overlaps'] else 'training images'
-        placed.append((text, np.median(v, 0), PALETTE[color]))
+        ax.plot(*v.T, marker, ls='', ms=3, mew=.5 * (marker == 'x'), color=PALETTE[color], rasterized=True)
+        said = f"{k}: {r['overlaps'][k]:.2f}" if k in r['overlaps'] else 'training images'
+        placed.append((f'{sign} {said}', _densest(v), PALETTE[color]))
     low, high = ax.get_ylim()
     tall, wide, last = .085 * (high - low), .45 * np.ptp(ax.get_xlim()), []
     for text, (x, y), color in sorted(placed, key=lambda p: p[1][1]):

@@ -39,10 +39,11 @@ def paper_changes(
 # %% ../../nbs/reproduce/85_side_by_side.ipynb #ee698c13
 _THEIRS = 'font-style:italic;background:#fdf3e1;color:#7a4a00'
 _OURS = 'background:#fff'
-_CELL = 'padding:.25rem .5rem;white-space:nowrap;border:0;text-align:'
+_CELL = 'padding:.25rem .3rem;border:0;text-align:'
 
 def _cell(text, look, first=False, left=False, tag='td', span=1): # html; the first of a line stays in sight
-    side = f"{'left' if left else 'right'};{'position:sticky;left:0;' if first else ''}"
+    stays = 'position:sticky;left:0;min-width:5.5rem;max-width:9rem;'
+    side = f"{'left' if left else 'right'};{stays if first else 'white-space:nowrap;'}"
     return f'<{tag} colspan="{span}" style="{_CELL}{side}{look}">{text}</{tag}>'
 
 def _number(v, bold): # -> text of a value
@@ -72,7 +73,7 @@ def side_by_side(
             body.append(_line(names, values, b['theirs'], {c for r, c in b.get('bold', ()) if r == i}))
     table = f"<thead><tr>{''.join(head)}</tr></thead><tbody>{''.join(body)}</tbody>"
     return ('<div style="overflow-x:auto;margin:0 0 1rem">'
-            f'<table style="border-collapse:collapse;font-size:.9em">{table}</table></div>')
+            f'<table style="border-collapse:collapse;font-size:.85em">{table}</table></div>')
 
 def bold_best(
     rows:list, # (labels, values) of ours; values may be None
@@ -117,7 +118,7 @@ def table1_html(
     blocks = [dict(title='The paper: Table 1, averages from §5.2', theirs=True, rows=theirs)]
     for name, r in bases.items():
         whole = readable(name)
-        mine = [((whole,), scores_of(r, 'before')), (('with STIC, describing first',), scores_of(r, 'after'))]
+        mine = [((whole,), scores_of(r, 'before')), (('with STIC',), scores_of(r, 'after'))]
         rows = [*mine, (('gain',), gains_of(r))]
         blocks.append(dict(title=f'Ours: {whole}', theirs=False, rows=rows, bold=bold_best(mine)))
     return side_by_side(COLUMNS, ['model'], blocks)
@@ -132,7 +133,7 @@ def table2_html(
         rows = [((m, how), scores_of(r, when)) for m, r in (('original', base), ('with STIC', stic))
                 for how, when in (('no', 'before'), ('yes', 'after'))]
         blocks.append(dict(title=f'Ours: {readable(name)}', theirs=False, rows=rows, bold=bold_best(rows)))
-    return side_by_side(COLUMNS, ['model', 'describes first'], blocks)
+    return side_by_side(COLUMNS, ['model', 'DaR'], blocks)
 
 # %% ../../nbs/reproduce/85_side_by_side.ipynb #dabb94c1
 def table3_html(
