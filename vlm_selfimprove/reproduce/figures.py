@@ -227,7 +227,8 @@ def scaling_figure(
     return fig
 
 # %% ../../nbs/reproduce/86_figures.ipynb #3d013aed
-_CLUSTERS = (('grey', 'x', '×'), ('blue', 'o', '●'), ('orange', '^', '▲'), ('green', 's', '■'), ('yellow', 'D', '◆'))
+_CLUSTERS = (('grey', 'x', '×'), ('blue', 'o', '●'), ('orange', '^', '▲'), ('green', 's', '■'),
+             ('yellow', 'D', '◆'))
 
 def _densest(v, k=20): # -> the point of a set, (N, 2), whose k nearest neighbours lie nearest
     apart = np.sort(np.linalg.norm(v[:, None] - v[None], axis=-1), 1)  # (N, N)
