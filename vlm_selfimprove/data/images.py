@@ -29,7 +29,9 @@ REASONS = {  # reason -> the way out
     'too thin': 'one side is more than MAX_RATIO times the other, and a processor that scales the short side '
                 'would fill the memory: crop it',
     'unreadable': 'missing, a broken link or no permission: check the path'}
-SUFFIXES = {'', *'.jpg .jpeg .jfif .png .apng .gif .bmp .webp .avif .tif .tiff .ppm .pgm .pnm .ico'.split()}
+SUFFIXES = {
+    '', '.jpg', '.jpeg', '.jfif', '.png', '.apng', '.gif', '.bmp', '.webp', '.avif', '.tif', '.tiff',
+    '.ppm', '.pgm', '.pnm', '.ico'}
 FORMATS = ['JPEG', 'PNG', 'GIF', 'BMP', 'WEBP', 'AVIF', 'TIFF', 'PPM', 'ICO']  # EPS would start a program
 MAX_PIXELS = 89_478_485  # Pillow's own limit for its bomb warning: a quarter of a GiB in RGB
 MAX_RATIO = 200  # a 1 x 30,000 strip of 196 bytes cost 1.4 GB once its short side was scaled to 72
@@ -60,7 +62,8 @@ def to_rgb(
 ) -> tuple:  # RGB image, list of the kinds of conversion it needed
     "Upright RGB from whatever a decoder returns."
     kinds = []
-    if getattr(img, 'is_animated', False) and img.format != 'MPO': kinds.append('animated')  # keeps frame 0
+    if getattr(img, 'is_animated', False) and img.format != 'MPO':
+        kinds.append('animated')  # frame 0 is kept
     if img.getexif().get(0x0112, 1) in range(2, 9):
         kinds.append('exif rotation')
         img = ImageOps.exif_transpose(img)
@@ -132,7 +135,8 @@ def _cell(
 ) -> bytes:  # of the image file inside
     "The image bytes in one row of a table."
     if name.startswith('dataset:'):
-        if name not in _held: raise LookupError(f"{name}: call list_images(dataset) in this process first")
+        if name not in _held:
+            raise LookupError(f"{name}: call list_images(dataset) in this process first")
         ds, col = _held[name]
         v = ds[row][col]
     else:
@@ -207,7 +211,7 @@ def _list_dataset(
     col = min(feats, key=lambda n: n != 'image') if feats else _image_col(ds.features.arrow_schema, 'dataset')
     if feats: ds = ds.cast_column(col, datasets.Image(decode=False))
     ids = _row_ids(ds['id'] if 'id' in ds.column_names else None, len(ds))
-    ends = [ds[i][col] for i in (0, len(ds) - 1)] if len(ds) else []  # not all: that would read everything
+    ends = [ds[i][col] for i in (0, len(ds) - 1)] if len(ds) else []  # not all: it would read everything
     h = hashlib.sha256(repr((ids, ds.column_names, ends)).encode())
     name = f'dataset:{h.hexdigest()[:16]}'
     _held[name] = ds, col
@@ -226,8 +230,8 @@ def list_images(
         raise ValueError(
             f"images: {str(source)[:200]!r} is no folder, .parquet file or datasets.Dataset. "
             "Check the path; for the hub pass load_dataset(name, split='train'), one split, not streamed")
-    if not recs: raise ValueError(f"images: {str(source)[:200]} has no rows; pass at least one image")
-    return recs, rejects
+    if recs: return recs, rejects
+    raise ValueError(f"images: {str(source)[:200]} has no rows; pass at least one image")
 
 # %% ../../nbs/data/31_images.ipynb #00910c22
 def check_images(
@@ -257,7 +261,7 @@ def corrupt_kind(
     seed: int,  # from `image_seed`
 ) -> str:  # 'lowres' or 'jitter'
     "Which corruption an image gets: a fair coin."
-    return random.Random(f'kind{seed}').choice(('lowres', 'jitter'))  # a str seed goes through sha512: stable
+    return random.Random(f'kind{seed}').choice(('lowres', 'jitter'))  # a text seed is stable: sha512
 
 # %% ../../nbs/data/31_images.ipynb #40cb6651
 def shift_hue(

@@ -109,7 +109,8 @@ def write_parquet(
         except (pa.ArrowInvalid, pa.ArrowTypeError) as e:
             raise TypeError(f"{path}: column {c!r} mixes types ({e}); use one type there") from None
     buf = io.BytesIO()
-    pq.write_table(pa.table(arrays, names=cols), buf, row_group_size=1024, compression='zstd', version='2.6')
+    table = pa.table(arrays, names=cols)
+    pq.write_table(table, buf, row_group_size=1024, compression='zstd', version='2.6')
     return write_atomic(path, buf.getvalue())
 
 # %% ../../nbs/data/30_records.ipynb #953b98cf
@@ -173,7 +174,7 @@ def to_trl_dpo(
 
 # %% ../../nbs/data/30_records.ipynb #0f3eee78
 def to_trl_sft(
-    rows: list,  # dict(id, prompt, completion, image); image is a path, or missing, None or '' for text only
+    rows: list,  # dict(id, prompt, completion, image); image: a path; without one, text only
     open_image=open_image,  # dict(id, path) -> RGB image
     folder=None,  # keep the table there, on disk; by default it is held in memory
 ) -> datasets.Dataset:  # images (one or none), prompt, completion

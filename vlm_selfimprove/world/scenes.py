@@ -102,7 +102,8 @@ def _draw_object(noun, cell, rng, color=None, height=0, held_out=False):
     "The looks of one object; the order of the draws is part of every scene, so it must not change."
     small = height == 0 and noun not in DIGITS and rng.random() < .35
     px = int(rng.integers(13, 15) if small else rng.integers(20, 23))
-    color = color or (HABIT[noun] if noun in HABIT and rng.random() < .3 else str(rng.choice(list(COLORS))))
+    if not color:
+        color = HABIT[noun] if noun in HABIT and rng.random() < .3 else str(rng.choice(list(COLORS)))
     jitter = 4 if small else 1
     dx, dy = (int(v) for v in rng.integers(-jitter, jitter + 1, 2))
     angle = int(rng.integers(-2, 3)) * 6
@@ -113,7 +114,8 @@ def _draw_object(noun, cell, rng, color=None, height=0, held_out=False):
 def _bars(rng):
     "The three bars of a chart, each in a colour of its own."
     colors = rng.choice(list(COLORS), 3, replace=False)
-    return tuple(_draw_object('bar', 6 + i, rng, str(c), int(rng.integers(1, 7))) for i, c in enumerate(colors))
+    bar = lambda cell, color: _draw_object('bar', cell, rng, str(color), height=int(rng.integers(1, 7)))
+    return tuple(bar(6 + i, c) for i, c in enumerate(colors))
 
 def _nouns_of(kind, place, rng):
     "What stands in a scene of this kind."
@@ -139,7 +141,7 @@ def mk_scene(
     if kind not in ('objects', 'situation', 'digits', 'chart'):
         raise ValueError(f"kind {kind!r}: use 'objects', 'situation', 'digits' or 'chart'")
     rng = np.random.default_rng([seed, crc32(kind.encode())])
-    drawn = str(rng.choice(STYLES))  # drawn in any case: a style changes the look of a scene, never its content
+    drawn = str(rng.choice(STYLES))  # in any case: a style changes the look of a scene, not its content
     if kind == 'chart': return Scene(seed, kind, 'chart', style or drawn, _bars(rng))
     place = str(rng.choice(list(PLACES)))
     return Scene(seed, kind, place, style or drawn, _things(kind, place, rng, held_out=seed >= HELD_OUT))

@@ -24,11 +24,12 @@ def q_existence(
     hard: bool = False,  # absent nouns are the place's own company, not strangers
 ) -> tuple:  # prompt, answer, possible answers
     "Is there a ...? Half of the answers are yes."
-    if rng.random() < .5: return f"is there {article(str(rng.choice([o.noun for o in s.objects])))}?", 'yes', YES_NO
-    have = {o.noun for o in s.objects}
+    have = [o.noun for o in s.objects]
     own = [n for n in PLACES[s.place] if n not in have]
     far = [n for n in GLYPHS if n not in have and n not in PLACES[s.place]]
-    return f'is there {article(str(rng.choice(own if hard else far)))}?', 'no', YES_NO
+    answer = 'yes' if rng.random() < .5 else 'no'
+    noun = str(rng.choice(have if answer == 'yes' else own if hard else far))
+    return f'is there {article(noun)}?', answer, YES_NO
 
 # %% ../../nbs/world/13_tasks.ipynb #143cf46a
 def q_color(
@@ -69,9 +70,10 @@ def q_relation(
 ) -> tuple | None:  # prompt, answer, possible answers; None where the two are level
     "Is one object left of (or above) another?"
     x, y = (s.objects[i] for i in rng.choice(len(s.objects), 2, replace=False))
-    axis, word = ((lambda o: o.cell % 3), 'left of') if rng.random() < .5 else ((lambda o: o.cell // 3), 'above')
-    if axis(x) == axis(y): return None
-    return f'is the {x.noun} {word} the {y.noun}?', 'yes' if axis(x) < axis(y) else 'no', YES_NO
+    word = 'left of' if rng.random() < .5 else 'above'
+    a, b = (o.cell % 3 if word == 'left of' else o.cell // 3 for o in (x, y))
+    if a == b: return None
+    return f'is the {x.noun} {word} the {y.noun}?', 'yes' if a < b else 'no', YES_NO
 
 def q_comparison(
     s: Scene,  # with objects
@@ -113,7 +115,8 @@ _ACTION = dict(  # hazard -> what to do for a child, a patient, a tourist and a 
     scissors=('take it away', 'call a doctor', 'warn loudly', 'clear the path'),
     skull=('take it away', 'call a doctor', 'call a doctor', 'warn loudly'),
     cloud=('bring inside', 'add a blanket', 'lend an umbrella', 'lend an umbrella'))
-RULES = {(person, hazard): action for hazard, row in _ACTION.items() for person, action in zip(PERSONS, row)}
+RULES = {(person, hazard): action
+         for hazard, actions in _ACTION.items() for person, action in zip(PERSONS, actions)}
 ACTIONS = tuple(sorted(set(RULES.values())))
 
 # %% ../../nbs/world/13_tasks.ipynb #53c76f28
@@ -147,7 +150,7 @@ def q_decision(
 TASKS = dict(
     existence=q_existence, color=q_color, where=q_where, count=q_count, relation=q_relation,
     comparison=q_comparison, read=q_read, chart=q_chart, decision=q_decision, at=q_at)
-KIND_OF = dict(read='digits', chart='chart', decision='situation')  # scene kind of a task; all others: 'objects'
+KIND_OF = dict(read='digits', chart='chart', decision='situation')  # task -> kind of scene; else 'objects'
 VQA = ('existence', 'color', 'where', 'count', 'relation', 'comparison', 'read', 'chart')
 
 def mk_row(
@@ -155,8 +158,8 @@ def mk_row(
     task: str,  # a key of `TASKS`
     style: str | None = None,  # of the drawing; None: the scene's own
     **kw,  # to the question, such as `hard=True` for existence
-) -> dict | None:  # id, seed, kind, style, task, prompt, answer, choices; None where the scene does not allow it
-    "One question about the scene of a seed."
+) -> dict | None:  # id, seed, kind, style, task, prompt, answer, choices
+    "One question about the scene of a seed; None where the scene does not allow it."
     s = mk_scene(seed, KIND_OF.get(task, 'objects'), style)
     q = TASKS[task](s, np.random.default_rng([seed, 99, len(task), ord(task[0])]), **kw)
     if q is None: return None
@@ -166,12 +169,12 @@ def mk_row(
 # %% ../../nbs/world/13_tasks.ipynb #733f6a04
 def vqa_rows(
     n: int,  # how many
-    start: int,  # first scene seed
+    start: int,  # first scene seed; the others follow one by one
     tasks: tuple = VQA,  # keys of `TASKS`, asked in turn
     style: str | None = None,  # of the drawing; None: each scene's own
     **kw,  # to the questions
 ) -> list[dict]:  # as `mk_row` makes them
-    "n question rows from scenes of seeds `start`, `start`+1, ...; a scene that does not allow its task is left out."
+    "n question rows; a scene that does not allow its task is left out."
     rows, seed = [], start
     while len(rows) < n:
         r = mk_row(seed, tasks[len(rows) % len(tasks)], style, **kw)
