@@ -10,7 +10,7 @@ export OMP_NUM_THREADS ?= 1
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo test docs readme clean venv
+.PHONY: demo test docs preview readme clean venv
 
 venv: .venv/.made
 
@@ -32,9 +32,11 @@ readme: venv
 	$(BIN)/python tests/readme.py
 
 docs: venv
-	@command -v quarto > /dev/null || { echo 'make docs needs Quarto 1.7 on the PATH: https://quarto.org'; exit 1; }
-	$(BIN)/nbdev_docs --n_workers 2
+	$(BIN)/python tests/docs.py
+
+preview: venv
+	$(BIN)/python tests/preview.py
 
 clean:
-	rm -rf _docs _proc build dist *.egg-info .pytest_cache
+	rm -rf _docs _proc _preview build dist *.egg-info .pytest_cache
 	find . -path ./.venv -prune -o \( -name __pycache__ -o -name .ipynb_checkpoints \) -type d -exec rm -rf {} +

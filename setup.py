@@ -13,4 +13,6 @@ setup(name=c['lib_name'], version=c['version'], description=c['description'], ke
       packages=find_packages(include=[c['lib_path'], f"{c['lib_path']}.*"]), include_package_data=True,
       package_data={c['lib_path']: ['weights/*', 'weights/*/*']}, install_requires=c['requirements'].split(),
       extras_require=dict(dev=c['dev_requirements'].split()),
-      entry_points=dict(console_scripts=c['console_scripts'].split('\n')), zip_safe=False)
+      # nbdev finds the index of symbols by this entry point: without it pages have no source link and no symbol link
+      entry_points=dict(console_scripts=c['console_scripts'].split('\n'), nbdev=[f"{c['lib_name']}={c['lib_path']}._modidx:d"]),
+      zip_safe=False)

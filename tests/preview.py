@@ -13,13 +13,13 @@ ROOT = Path(__file__).resolve().parents[1]
 WIDTHS = 1280, 390
 SMALLEST = 9  # pixels: text in a figure that is smaller cannot be read on a phone
 
-# The parts of Quarto's cosmo that decide widths: Bootstrap's tables and images, the page's columns, wrapped code.
+# The parts of Quarto's default theme that decide widths: Bootstrap's tables and images, the page's columns, wrapped code.
 THEME = '''
 *, *::before, *::after { box-sizing: border-box }
 body { margin: 0; font: 17px/1.5 system-ui, "Source Sans Pro", "DejaVu Sans", sans-serif; color: #343a40 }
 main.content { width: calc(100% - 3em); margin: 1rem auto }
 @media (min-width: 992px) { main.content { max-width: 750px; margin: 1rem auto } }
-h1, h2, h3, h4 { font-weight: 400; line-height: 1.2; margin: 1.5rem 0 .5rem } h2 { border-bottom: 1px solid #dee2e6 }
+h1, h2, h3, h4 { font-weight: 500; line-height: 1.2; margin: 1.5rem 0 .5rem } h2 { border-bottom: 1px solid #dee2e6 }
 p, ul, ol, table, figure, dl { margin: 0 0 1rem } blockquote { margin: 0 0 1rem; padding: 0 1.5em }
 a { color: #2761e3 } img, svg { vertical-align: middle } .img-fluid { max-width: 100%; height: auto }
 code, pre { font-family: SFMono-Regular, Menlo, "DejaVu Sans Mono", monospace; font-size: .875em }
@@ -92,6 +92,9 @@ def page(path):
     os.environ['IN_TEST'] = '1'
     try: FilterDefaults()(nb)
     finally: os.environ.pop('IN_TEST', None)
+
+    said = getattr(nb, 'frontmatter_', {})
+    parts.append(f"# {said.get('title', '')}\n\n{said.get('description', '')}\n")
 
     def put(s, is_html=True):
         if is_html: raw.append(s)
