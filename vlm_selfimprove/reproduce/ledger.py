@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['LOOP', 'STUDY', 'PAPER_PAGES', 'OWN_PAGES', 'MARKS', 'claim_and_base', 'by_claim', 'is_stale', 'verdict_mark',
-           'base_order', 'ledger_table', 'ledger_summary', 'seeds_by_claim', 'told_apart']
+           'base_order', 'ledger_table', 'ledger_summary', 'seeds_by_claim', 'told_apart', 'arms_headline']
 
 # %% ../../nbs/reproduce/88_ledger.ipynb #86aa0005
 from functools import cache
 from html import escape
 from .claims import code_key, in_words
-from .drawing import COMPARED, pooled, readable
+from .drawing import COMPARED, SHOWN, pooled, readable
 
 # %% ../../nbs/reproduce/88_ledger.ipynb #86aa0007
 def claim_and_base(
@@ -81,18 +81,18 @@ def verdict_mark(
 # %% ../../nbs/reproduce/88_ledger.ipynb #86aa0017
 _TIGHT = 'padding:.4em .3em'
 
-def _sentence(key, r): # HTML: what is claimed or studied, linked to its page
+def _sentence(key, r, home): # HTML: what is claimed or studied, linked to its page
     page = (PAPER_PAGES | OWN_PAGES).get(key, '')
     text = escape(r['claim'])
     if not r['claimed'] and key in COMPARED: text = f'{escape(COMPARED[key].capitalize())}: {text}'
-    return f'<a href="{page}">{text}</a>' if page else text
+    return f'<a href="{home}{page}">{text}</a>' if page else text
 
-def _rows(key, of, bases): # HTML: the sentence across the table, below it a cell a base
+def _rows(key, of, bases, home): # HTML: the sentence across the table, below it a cell a base
     head = f'<th scope="rowgroup" colspan="{len(bases)}" style="{_TIGHT}; font-weight:400; border-bottom:0">'
     wide = f' colspan="{len(bases)}"' if 'bases' in of else ''
     cells = [verdict_mark(of[b]) if b in of else '' for b in (['bases'] if wide else bases)]
     marks = ''.join(f'<td{wide} style="{_TIGHT}; padding-top:0">{c}</td>' for c in cells)
-    return f'<tr>{head}{_sentence(key, next(iter(of.values())))}</th></tr><tr>{marks}</tr>'
+    return f'<tr>{head}{_sentence(key, next(iter(of.values())), home)}</th></tr><tr>{marks}</tr>'
 
 def base_order(
     base:str, # 'shipped', 'weak', 'shipped-together', 'bases'
@@ -102,6 +102,7 @@ def base_order(
 
 def ledger_table(
     results:list[dict], # result files, read
+    home:str='', # way from the page to the folder of the papers, for links
 ) -> str: # HTML, a claim after the other, a column a base
     "The ledger: claims in the paper's order, then our own studies."
     groups = by_claim(results)
@@ -109,7 +110,7 @@ def ledger_table(
     heads = ''.join(f'<th scope="col" style="{_TIGHT}; width:{100 // len(bases)}%">{readable(b)}</th>' for b in bases)
     body = ''
     for title, claims in zip(('Claims of the paper', 'Our own studies'), groups):
-        rows = ''.join(_rows(k, of, bases) for k, of in claims.items())
+        rows = ''.join(_rows(k, of, bases, home) for k, of in claims.items())
         name = f'<th scope="rowgroup" colspan="{len(bases)}" style="{_TIGHT}"><b>{title}</b></th>'
         if rows: body += f'<tbody><tr>{name}</tr>{rows}</tbody>'
     style = 'display:table; table-layout:fixed; width:100%; font-size:.8em; line-height:1.4'
@@ -165,3 +166,13 @@ def told_apart(
         found = {k: v for k, v in groups.items() if _class_of(v) == which}
         if found: said.append(f'**{head}**: {_listed(found, len(groups))}.')
     return ' '.join(said)
+def arms_headline(
+    r:dict, # a study's result, with arms against a reference
+    keys:tuple=('facts',), # of `SHOWN`
+) -> str: # markdown
+    "The outcome of a study of arms, one paragraph a measure, and what it was measured on."
+    than, s = f"*{r['reference']}*", r['settings']
+    said = [told_apart({k: v[key] for k, v in r['against'].items()}, SHOWN[key], than) for key in keys]
+    seeds = f"{len(r['seeds'])} training seed{'s' * (len(r['seeds']) > 1)}"
+    on = f"On the {readable(s['recipe']['model'])}, {seeds}, {s['scenes']:,} scenes and {s['questions']:,} questions."
+    return '\n\n'.join([*said, f'<small>{on} In points; in brackets the 95 % interval.</small>'])

@@ -7,9 +7,9 @@ __all__ = ['SAID', 'KEYS', 'read_run', 'settings_of', 'differing', 'items_of', '
            'settings_text', 'interval', 'runs_text', 'print_comparison']
 
 # %% ../../nbs/runs/74_compare.ipynb #c5e570d2
-import json
 from pathlib import Path
 import numpy as np
+from fastcore.script import Param
 from .report import read_file
 from ..evaluation.benchmarks import MEASURES
 from ..evaluation.statistics import mcnemar, paired_bootstrap
@@ -20,14 +20,18 @@ def read_run(
 ) -> dict: # run, name, results, after
     "What a finished run measured."
     out = dict(run=Path(run), name=Path(run).name)
-    if not out['run'].is_dir(): raise FileNotFoundError(f'{run}: no such folder; name run folders, each the --out of a run')
+    if not out['run'].is_dir():
+        raise FileNotFoundError(f'{run}: no such folder; name run folders, each the --out of a run')
     for k in ('results', 'after'):
         f = out['run']/f'{k}.json'
         try: out[k] = read_file(f)
-        except FileNotFoundError: raise FileNotFoundError(f'{f} is missing: the run has not finished; start it again, it goes on') from None
-        except ValueError as e: raise ValueError(f'{f} is damaged ({e}); start the run again, it is written anew') from None
+        except FileNotFoundError:
+            raise FileNotFoundError(f'{f} is missing: the run has not finished; start it again, it goes on') from None
+        except ValueError as e:
+            raise ValueError(f'{f} is damaged ({e}); start the run again, it is written anew') from None
     if not out['results'].get('table'): raise ValueError(
-        f"{run}: nothing with known answers was measured; start the run again with --evaluation micro, or a .jsonl of questions")
+        f'{run}: nothing with known answers was measured; '
+        'start the run again with --evaluation micro, or a .jsonl of questions')
     return out
 
 # %% ../../nbs/runs/74_compare.ipynb #3ee82fab
@@ -35,9 +39,11 @@ def settings_of(
     R:dict, # from `read_run`
 ) -> dict: # name -> value
     "Everything a run noted that can change a result."
-    r, c = R['results'], R['results'].get('counts') or {}
-    data = dict(images=(c.get('images') or {}).get('good'), pairs=(c.get('pairs') or {}).get('total'))
-    return (r.get('recipe') or {}) | data | dict(skipped=', '.join(r.get('skipped') or {}), commit=r.get('commit')) | (r.get('versions') or {})
+    r, counts = R['results'], R['results'].get('counts') or {}
+    data = dict(images=(counts.get('images') or {}).get('good'))
+    data |= {f'rows of {stage}': c.get('kept') for stage, c in (counts.get('stages') or {}).items() if stage != 'images'}
+    made = dict(skipped=', '.join(r.get('skipped') or {}), commit=r.get('commit')) | (r.get('versions') or {})
+    return dict(method=r.get('method')) | (r.get('recipe') or {}) | data | made
 
 def differing(
     runs:list[dict], # from `read_run`
@@ -66,7 +72,8 @@ def unpaired(
     if miss := [R['name'] for R in (A, B) if key not in R['after']]: return f'not measured in {" and ".join(miss)}'
     x, y = items_of(A['after'], key), items_of(B['after'], key)
     if len(x) != len(y): return f'{len(x):,} items against {len(y):,}'
-    if other := [p.get('id') for p, q in zip(x, y) if p != q]: return f'{len(other):,} of {len(x):,} items differ, first {other[0]}'
+    if other := [p.get('id') for p, q in zip(x, y) if p != q]:
+        return f'{len(other):,} of {len(x):,} items differ, first {other[0]}'
     asked = [(R['results'].get('recipe') or {}).get('prompts') for R in (A, B)]
     return f'asked with other prompts: {asked[0]}, {asked[1]}' if key == 'dar' and asked[0] != asked[1] else ''
 
@@ -76,13 +83,15 @@ KEYS = {name: key for key, (name, _) in MEASURES.items()}
 def against(
     A:dict, B:dict, # from `read_run`
     name:str, # of a measure
-) -> dict: # versus: effect, lo, hi of B − A after training, and p for right-or-wrong items, or None; why: where it is None
+) -> dict: # versus: effect, lo, hi of B − A after training, p for right-or-wrong items; or None, and why
     "How much better B ended than A."
-    if name not in KEYS: return dict(versus=None, why='')           # the table's last row, which has no measurement of its own
-    key = KEYS[name]; stat = MEASURES[key][1]
+    if name not in KEYS: return dict(versus=None, why='')  # the table's last row has no measurement of its own
+    key = KEYS[name]
+    stat = MEASURES[key][1]
     if why := unpaired(A, B, key): return dict(versus=None, why=why)
     x, y = (np.asarray(R['after'][key]) for R in (A, B))
-    return dict(versus=paired_bootstrap(x, y, stat) | (dict(p=mcnemar(x, y)['p']) if x.ndim == 1 else {}), why='')
+    p = dict(p=mcnemar(x, y)['p']) if x.ndim == 1 else {}
+    return dict(versus=paired_bootstrap(x, y, stat) | p, why='')
 
 # %% ../../nbs/runs/74_compare.ipynb #3ebc4005
 def compare_runs(
@@ -95,7 +104,8 @@ def compare_runs(
         for R in Rs:
             for t in [t for t in R['results']['table'] if t['name'] == name]:
                 diff = dict(versus=None, why='') if R is Rs[0] else against(Rs[0], R, name)
-                rows.append(dict(name=name, run=str(R['run']), **{k: t[k] for k in ('before', 'after', 'effect', 'lo', 'hi')}, **diff))
+                own = {k: t[k] for k in ('before', 'after', 'effect', 'lo', 'hi')}
+                rows.append(dict(name=name, run=str(R['run']), **own, **diff))
     return rows, Rs
 
 # %% ../../nbs/runs/74_compare.ipynb #8bea9a93
@@ -104,13 +114,18 @@ def settings_text(
 ) -> str:
     "The runs with their letters, and the settings in which they differ."
     letters = [chr(65 + i) for i in range(len(Rs))]
-    diff = {k: [s if len(s := str(v)) <= 40 else f'…{s[-39:]}' for v in vs] for k, vs in differing(Rs).items()}  # a path's end
+    short = lambda s: s if len(s) <= 40 else f'…{s[-39:]}'  # a path's end
+    diff = {k: [short(str(v)) for v in vs] for k, vs in differing(Rs).items()}
     wide = max([14, *(len(v) for vs in diff.values() for v in vs)])
     line = lambda k, vs: f'{k:44}' + ''.join(f'  {v:>{wide}}' for v in vs)
     head = [f'{l}  {R["run"]}' for l, R in zip(letters, Rs)]
-    return '\n'.join([*head, '', line('settings that differ', letters if diff else ['none']), *(line(k, v) for k, v in diff.items())])
+    said = [line('settings that differ', letters if diff else ['none']), *(line(k, v) for k, v in diff.items())]
+    return '\n'.join([*head, '', *said])
 
-def interval(t): # -> str, in points
+def interval(
+    t:dict, # effect, lo, hi, shares of 1
+) -> str: # in points
+    "A change with its interval."
     return f"{100*t['effect']:+6.1f}  [{100*t['lo']:+.1f}, {100*t['hi']:+.1f}]"
 
 def runs_text(
@@ -120,16 +135,18 @@ def runs_text(
     letter = {run: chr(65 + i) for i, run in enumerate(dict.fromkeys(r['run'] for r in rows))}
     def line(r):
         versus = interval(r['versus']) if r['versus'] else f"  unpaired: {r['why']}" if r['why'] else ''
-        return f"  {letter[r['run']]:42}  {100*r['before']:6.1f}  {100*r['after']:6.1f}   {interval(r):24} {versus}".rstrip()
+        own = f"{100*r['before']:6.1f}  {100*r['after']:6.1f}   {interval(r):24}"
+        return f"  {letter[r['run']]:42}  {own} {versus}".rstrip()
     out = [(' ' * 44 + '  before   after   change  95 % interval').ljust(88) + 'after, against A']
-    for name in dict.fromkeys(r['name'] for r in rows): out += [name, *(line(r) for r in rows if r['name'] == name)]
+    for name in dict.fromkeys(r['name'] for r in rows):
+        out += [name, *(line(r) for r in rows if r['name'] == name)]
     return '\n'.join(out)
 
 # %% ../../nbs/runs/74_compare.ipynb #08f6fcdd
 def print_comparison(
-    runs:list, # run folders, two or more
+    runs:Param('run folders, two or more; each is compared with the first', str, nargs='+'), # two or more
 ) -> list[dict]: # rows, as `compare_runs` gives them
-    "Both tables, printed."
+    "Several runs side by side, item by item: settings that differ, before and after, and how they differ in the end."
     rows, Rs = compare_runs(runs)
     print(settings_text(Rs), runs_text(rows), sep='\n\n')
     return rows
