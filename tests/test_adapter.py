@@ -3,8 +3,9 @@ import json, sys
 import pytest
 from conftest import sh
 from vlm_selfimprove.data.microset import micro_images
+from vlm_selfimprove.methods import stic
 from vlm_selfimprove.runs.recipes import load_recipe
-from vlm_selfimprove.runs.run import run_stic
+from vlm_selfimprove.runs.run import improve
 from vlm_selfimprove.data.images import open_image
 from vlm_selfimprove.evaluation.benchmarks import read_rows
 from vlm_selfimprove.models.vlm import attach, load_vlm
@@ -41,8 +42,9 @@ def trained(micro, tmp_path_factory):
     "A short run with a high learning rate, so that the adapter changes what is said."
     d = tmp_path_factory.mktemp('adapter')
     micro_images(d, 16, rows=32)
-    r = load_recipe('stic_micro', dict(model=micro, gen_batch=16, batch=8, micro_batch=8, lora_r=4, lora_alpha=8, lr=3e-3, lr2=3e-3, batch2=8))
-    run_stic(r, d/'images', d/'run', read_rows(d/'instructions.jsonl'))
+    small = dict(gen_batch=16, batch=8, micro_batch=8, batch2=8, lora_r=4, lora_alpha=8)
+    r = load_recipe('stic_micro', dict(model=micro, lr=3e-3, lr2=3e-3) | small)
+    improve(stic.train, r, d/'run', d/'images', instructions=read_rows(d/'instructions.jsonl'))
     return d
 
 

@@ -6,7 +6,7 @@ from tinies import SHORT, mk_tiny, small_photos
 from vlm_selfimprove.data.images import open_image
 from vlm_selfimprove.data.records import PreferencePair
 from vlm_selfimprove.evaluation import benchmarks
-from vlm_selfimprove.app.cli import stic
+from vlm_selfimprove.methods import stic
 from vlm_selfimprove.methods.variants import defect
 from vlm_selfimprove.models.vlm import attach, detach, logprobs
 
