@@ -336,7 +336,7 @@ def _said(R, to, out): # what was exported, what a reader may miss, and what is 
 
 def export_run(
     run:Param('run folder', str), # run folder
-    to:Param('format: trl, llamafactory, swift or hub', str), # one of `WRITERS`
+    to:Param('format: trl, llamafactory, swift or hub; required', str)='', # one of `WRITERS`
     out:Param('folder to write; default RUN/export-TO', str)='', # folder to write; default RUN/export-TO
 ) -> Path: # the folder
     "Write what a run made in a format that another trainer reads."
