@@ -120,6 +120,7 @@ def page(path):
                                 + (f'<figcaption>{html.escape(said["fig-cap"])}</figcaption>' if 'fig-cap' in said else '') + '</div>')
                 else: put(s if said.get('output') == 'asis' else f'<div class="cell-output cell-output-display cell-output-markdown">\n\n{s}\n\n</div>', False)
     body = re.sub(r'<div id="raw-(\d+)">\s*</div>', lambda m: raw[int(m[1])], as_html('\n\n'.join(parts)))
+    body = re.sub(r'<img src="(?!data:|https?:)', f'<img src="{Path(path).parent.as_uri()}/', body)
     return document(re.sub(r'<table(?![^>]*class)', '<table class="table"', body), Path(path).stem)
 
 

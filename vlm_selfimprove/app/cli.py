@@ -14,7 +14,8 @@ from fastcore.script import Param, anno_parser
 
 # %% ../../nbs/app/90_cli.ipynb #1d68ad56
 def _settings(pairs): # ['lr=1e-4'] -> {'lr': '1e-4'}
-    if bad := [p for p in pairs if '=' not in p]: raise ValueError(f'--set {bad[0]}: write key=value')
+    if bad := [p for p in pairs if '=' not in p]:
+        raise ValueError(f'--set {bad[0]}: write key=value')
     return dict(p.split('=', 1) for p in pairs)
 
 def _path(model): # the names of shipped checkpoints; everything else is taken as it is
@@ -31,7 +32,8 @@ def _inputs(method, instructions): # -> what `train` takes besides images
     if not instructions: return {}
     takes = inspect.signature(method.train).parameters
     if 'instructions' not in takes:
-        raise ValueError(f'--instructions: the method {method.__name__!r} trains on no instruction rows')
+        raise ValueError(f'--instructions: the method {method.__name__!r} '
+                         'trains on no instruction rows')
     return dict(instructions=read_rows(instructions))
 
 def _recipe(recipe, model, set): # -> the frozen recipe; the shipped model where neither names one
@@ -48,7 +50,7 @@ def run(
     model:str='', # name or path; default: the recipe's, of a micro recipe the model that ships
     out:str='', # run folder, where an interrupted run goes on; default runs/METHOD
     instructions:str='', # .jsonl rows the model was already trained on (id, image, prompt, answer)
-    evaluation:str='', # 'micro', or a .jsonl of questions with known answers, measured before and after
+    evaluation:str='', # 'micro', or a .jsonl of questions and answers, measured before and after
     limit:int=0, # use only the first images; 0: all
     set:_many=(), # settings of the recipe, as key=value
 ):
@@ -62,15 +64,16 @@ def run(
     prompts = getattr(method, 'PROMPTS', {}).get(getattr(r, 'prompts', ''), STIC_MICRO)
     look = measure_items(_items(evaluation), prompts, 2 * getattr(r, 'gen_batch', 32))
     inputs = _inputs(method, instructions)
-    return improve(method.train, r, out or f'runs/{method_name(r)}', images or None, look, limit, **inputs)
+    return improve(method.train, r, out or f'runs/{method_name(r)}', images or None, look, limit,
+                   **inputs)
 
 def stic(
     images:str='', # folder or .parquet file of unlabelled images; required
     model:str='', # name or path; default: the recipe's, of a micro recipe the model that ships
     recipe:str='stic_micro', # a named recipe or a YAML file; stic_llava16_7b has the paper's settings
     out:str='runs/stic', # run folder; an interrupted run goes on there
-    instructions:str='', # .jsonl rows it was already trained on (id, image, prompt, answer); else no stage 2
-    evaluation:str='', # 'micro', or a .jsonl of questions with known answers, measured before and after
+    instructions:str='', # .jsonl rows of its training (id, image, prompt, answer); else no stage 2
+    evaluation:str='', # 'micro', or a .jsonl of questions and answers, measured before and after
     limit:int=0, # use only the first images; 0: all
     set:_many=(), # settings of the recipe, as key=value
 ):
@@ -114,7 +117,7 @@ def micro_train(
     out:str='runs/base', # folder for the checkpoints; an interrupted training goes on there
     seed:int=0, # of weights and data order
     bias:float=1., # share of nouns and places with bad habits: 0, 0.5, 1
-    share:float=1., # of the samples of tower, projector and alignment; 0.5 with seed 2: the weaker model
+    share:float=1., # of the samples of tower, projector, alignment; 0.5 with seed 2: the weaker model
 ):
     "Train a base and its language counterpart from nothing: about an hour on one core."
     from vlm_selfimprove.models.base import BaseRecipe, train_base
@@ -137,15 +140,15 @@ def micro_verify(
 
 # %% ../../nbs/app/90_cli.ipynb #97a2562b
 def reproduce(
-    name:str, # stic for every page's headline, or a part: stic.main, stic.fig05 ...; a wrong name lists them
+    name:str, # stic for every page's headline, or a part: stic.main ...; a wrong name lists them
     model:str='micro', # path of a base, or 'micro' or 'micro-weak'
     label:str='shipped', # what the base is called in the results
     start:int=4_000_000, # first scene seed of the evaluation
     out:str='', # run folders, where a call goes on; default runs/reproduce, with --smoke runs/smoke
     results:str='', # folder of the result files; default OUT/results
     smoke:bool=False, # the smallest settings, to see that it runs
-    full:bool=False, # with stic: also Table 3, supervised rows, ablations, defects; with stic.tables: Table 3
-    seeds:int=0, # training seeds; default: three where the paper claims something, one for ablations
+    full:bool=False, # stic: also Table 3, supervised rows, ablations, defects; stic.tables: Table 3
+    seeds:int=0, # training seeds; default: three where the paper makes a claim, one for ablations
 ):
     "Compute a result of the papers in the micro world, with verdicts."
     from vlm_selfimprove.reproduce.parts import reproduce_all, reproduce_part
@@ -155,17 +158,22 @@ def reproduce(
 
 # %% ../../nbs/app/90_cli.ipynb #b2fe8720
 COMMANDS = { # what is typed -> module, function, what help says of it
-    'demo': ('app.cli', 'demo', 'The main job on the shipped model: a table, a report, an adapter.'),
+    'demo': ('app.cli', 'demo',
+             'The main job on the shipped model: a table, a report, an adapter.'),
     'run': ('app.cli', 'run', 'Improve a model with the method that a recipe names.'),
     'stic': ('app.cli', 'stic', 'Improve a model on unlabelled images with STIC.'),
-    'evaluate': ('app.cli', 'evaluate', 'Measure a model: descriptions, and questions with known answers.'),
+    'evaluate': ('app.cli', 'evaluate',
+                 'Measure a model: descriptions, and questions with known answers.'),
     'report': ('runs.report', 'rewrite_report', "Write a run's report again."),
     'compare': ('runs.compare', 'print_comparison', 'Several runs side by side, item by item.'),
     'export': ('runs.export', 'export_run', 'Write what a run made for another trainer.'),
     'reproduce': ('app.cli', 'reproduce', 'Compute a result of the papers, with verdicts.'),
-    'micro images': ('data.microset', 'micro_images', 'Write images of the micro world, and instruction rows.'),
-    'micro train': ('app.cli', 'micro_train', 'Train a base and its language counterpart from nothing.'),
-    'micro verify': ('app.cli', 'micro_verify', 'Check the shipped weights and what the methods stand on.')}
+    'micro images': ('data.microset', 'micro_images',
+                     'Write images of the micro world, and instruction rows.'),
+    'micro train': ('app.cli', 'micro_train',
+                    'Train a base and its language counterpart from nothing.'),
+    'micro verify': ('app.cli', 'micro_verify',
+                     'Check the shipped weights and what the methods stand on.')}
 
 def command(
     name:str, # of `COMMANDS`
@@ -192,7 +200,8 @@ def main(
         return 0 if asked else 2
     # between Transformers and TRL; nothing a user could do
     warnings.filterwarnings('ignore', '.*gradient_checkpointing.* is deprecated', FutureWarning)
-    args = vars(anno_parser(command(name), prog=f'vlmsi {name}').parse_args(argv[len(name.split()):]))
+    args = vars(anno_parser(command(name), prog=f'vlmsi {name}')
+                .parse_args(argv[len(name.split()):]))
     try: command(name)(**{k: v for k, v in args.items() if k not in ('pdb', 'xtra')})
     except (ValueError, OSError, RuntimeError) as e:
         print(f'vlmsi {name}: {e}', file=sys.stderr)

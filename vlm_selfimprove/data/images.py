@@ -25,14 +25,16 @@ REASONS = {  # reason -> the way out
     'empty': 'zero bytes: copy or download it again',
     'truncated': 'the file ends too early: copy or download it again',
     'damaged': 'the decoder gave up inside the file: export it again',
-    'decompression bomb': 'more pixels than MAX_PIXELS: scale it down, or raise MAX_PIXELS if you trust it',
-    'too thin': 'one side is more than MAX_RATIO times the other, and a processor that scales the short side '
-                'would fill the memory: crop it',
+    'decompression bomb': 'more pixels than MAX_PIXELS: scale it down, '
+                          'or raise MAX_PIXELS if you trust it',
+    'too thin': 'one side is more than MAX_RATIO times the other, and a processor that scales '
+                'the short side would fill the memory: crop it',
     'unreadable': 'missing, a broken link or no permission: check the path'}
 SUFFIXES = {
-    '', '.jpg', '.jpeg', '.jfif', '.png', '.apng', '.gif', '.bmp', '.webp', '.avif', '.tif', '.tiff',
-    '.ppm', '.pgm', '.pnm', '.ico'}
-FORMATS = ['JPEG', 'PNG', 'GIF', 'BMP', 'WEBP', 'AVIF', 'TIFF', 'PPM', 'ICO']  # EPS would start a program
+    '', '.jpg', '.jpeg', '.jfif', '.png', '.apng', '.gif', '.bmp', '.webp', '.avif',
+    '.tif', '.tiff', '.ppm', '.pgm', '.pnm', '.ico'}
+# no EPS: it would start a program
+FORMATS = ['JPEG', 'PNG', 'GIF', 'BMP', 'WEBP', 'AVIF', 'TIFF', 'PPM', 'ICO']
 MAX_PIXELS = 89_478_485  # Pillow's own limit for its bomb warning: a quarter of a GiB in RGB
 MAX_RATIO = 200  # a 1 x 30,000 strip of 196 bytes cost 1.4 GB once its short side was scaled to 72
 
@@ -96,7 +98,8 @@ def decode(
         return to_rgb(img)
     except ImageRejected: raise
     except UnidentifiedImageError: raise ImageRejected('not an image') from None
-    except Image.DecompressionBombError as e: raise ImageRejected('decompression bomb', str(e)) from None
+    except Image.DecompressionBombError as e:
+        raise ImageRejected('decompression bomb', str(e)) from None
     except Exception as e:
         cut = isinstance(e, EOFError) or 'truncated' in str(e).lower()
         raise ImageRejected('truncated' if cut else 'damaged', str(e)[:80]) from None
@@ -172,7 +175,8 @@ def _list_folder(
         if p.is_dir(): continue
         rel = p.relative_to(root)
         if any(o.startswith('.') for o in rel.parts): why = 'hidden file'
-        elif p.suffix.lower() not in SUFFIXES or (p.exists() and not p.is_file()): why = 'not an image'
+        elif p.suffix.lower() not in SUFFIXES or (p.exists() and not p.is_file()):
+            why = 'not an image'
         else: why = None
         if why: rejects.append(dict(id=rel.as_posix(), reason=why))
         else: recs.append(dict(id=rel.as_posix(), path=str(p)))
@@ -208,10 +212,12 @@ def _list_dataset(
 ) -> tuple:  # records, rejects
     "One record a row of a dataset; the dataset is held for `open_image`."
     feats = [k for k, v in ds.features.items() if isinstance(v, datasets.Image)]
-    col = min(feats, key=lambda n: n != 'image') if feats else _image_col(ds.features.arrow_schema, 'dataset')
+    col = (min(feats, key=lambda n: n != 'image') if feats
+           else _image_col(ds.features.arrow_schema, 'dataset'))
     if feats: ds = ds.cast_column(col, datasets.Image(decode=False))
     ids = _row_ids(ds['id'] if 'id' in ds.column_names else None, len(ds))
-    ends = [ds[i][col] for i in (0, len(ds) - 1)] if len(ds) else []  # not all: it would read everything
+    # the two ends, not all: that would read everything
+    ends = [ds[i][col] for i in (0, len(ds) - 1)] if len(ds) else []
     h = hashlib.sha256(repr((ids, ds.column_names, ends)).encode())
     name = f'dataset:{h.hexdigest()[:16]}'
     _held[name] = ds, col
@@ -225,11 +231,13 @@ def list_images(
     path = Path(source) if isinstance(source, (str, Path)) else None
     if isinstance(source, datasets.Dataset): recs, rejects = _list_dataset(source)
     elif path and path.is_dir(): recs, rejects = _list_folder(path)
-    elif path and path.is_file() and path.name.endswith('.parquet'): recs, rejects = _list_parquet(path)
+    elif path and path.is_file() and path.name.endswith('.parquet'):
+        recs, rejects = _list_parquet(path)
     else:
         raise ValueError(
             f"images: {str(source)[:200]!r} is no folder, .parquet file or datasets.Dataset. "
-            "Check the path; for the hub pass load_dataset(name, split='train'), one split, not streamed")
+            "Check the path; for the hub pass load_dataset(name, split='train'), "
+            "one split, not streamed")
     if recs: return recs, rejects
     raise ValueError(f"images: {str(source)[:200]} has no rows; pass at least one image")
 
@@ -261,7 +269,8 @@ def corrupt_kind(
     seed: int,  # from `image_seed`
 ) -> str:  # 'lowres' or 'jitter'
     "Which corruption an image gets: a fair coin."
-    return random.Random(f'kind{seed}').choice(('lowres', 'jitter'))  # a text seed is stable: sha512
+    # a text seed is stable: sha512
+    return random.Random(f'kind{seed}').choice(('lowres', 'jitter'))
 
 # %% ../../nbs/data/31_images.ipynb #40cb6651
 def shift_hue(
@@ -281,7 +290,8 @@ def corrupt(
 ) -> Image.Image:  # RGB; 'lowres' is small: short side 20
     "STIC's two corruptions, seeded."
     if kind == 'lowres':
-        wh = [20 if o == min(img.size) else int(20*o/min(img.size)) for o in img.size]  # as torchvision
+        # as torchvision
+        wh = [20 if o == min(img.size) else int(20*o/min(img.size)) for o in img.size]
         return img.resize(wh, Image.Resampling.BILINEAR)
     if kind != 'jitter': raise ValueError(f"corruption {kind!r}: choose 'lowres' or 'jitter'")
     rng = random.Random(f'jitter{seed}')

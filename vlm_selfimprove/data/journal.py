@@ -25,7 +25,8 @@ def _plain(
     if isinstance(o, Path): return str(o)
     if isinstance(o, Image.Image): return [o.mode, list(o.size), _plain(o.tobytes())]
     if hasattr(o, 'tolist'): return o.tolist()  # numpy, torch
-    raise TypeError(f"{type(o).__name__} {str(o)[:60]!r} has no plain form: use text, numbers, lists, arrays")
+    raise TypeError(f"{type(o).__name__} {str(o)[:60]!r} has no plain form: "
+                    "use text, numbers, lists, arrays")
 
 # %% ../../nbs/data/33_journal.ipynb #14bad89f
 def sha256_of(
@@ -78,9 +79,10 @@ def _run_batch(
     where = f"stage {name!r}, batch of {len(ids)}: {some}"
     try: out = fn(batch)
     except Exception as e:
-        raise StageError(f"{where}: {type(e).__name__}: {e}. "
-                         "Finished batches are kept: mend the cause and start again to go on from here") from e
-    if len(out) != len(ids): raise StageError(f"{where}: fn returned {len(out)} rows; return one for each")
+        raise StageError(f"{where}: {type(e).__name__}: {e}. Finished batches are kept: "
+                         "mend the cause and start again to go on from here") from e
+    if len(out) != len(ids):
+        raise StageError(f"{where}: fn returned {len(out)} rows; return one for each")
     wrong = [(i, o['id']) for i, o in zip(ids, out) if o.get('id', i) != i]
     if wrong:
         sent, back = wrong[0]
@@ -110,7 +112,8 @@ def _changes(
     show = lambda v: s if len(s := repr(v)) < 40 else f'{s[:37]}...'
     keys = [k for k in sorted(a | b) if a.get(k) != b.get(k)]
     out = [f'{k} {show(a.get(k))} -> {show(b.get(k))}' for k in keys]
-    return ', '.join(out + ['the input rows'] * (old['inputs_sha256'] != new['inputs_sha256'])) or 'the stage'
+    return (', '.join(out + ['the input rows'] * (old['inputs_sha256'] != new['inputs_sha256']))
+            or 'the stage')
 
 # %% ../../nbs/data/33_journal.ipynb #e8c3554c
 def _take_up(
@@ -127,7 +130,8 @@ def _take_up(
         aside.mkdir()
         for f in ('manifest.json', 'data.parquet', 'journal.jsonl'):
             if (d/f).exists(): os.replace(d/f, aside/f)
-        print(f"{head['stage']}: changed: {_changes(old, head)}; old rows moved to {aside.name}/, new start")
+        print(f"{head['stage']}: changed: {_changes(old, head)}; "
+              f"old rows moved to {aside.name}/, new start")
         old, done, good = None, [], 0
     if j.exists(): os.truncate(j, good)
     if not old: _append(j, head)
@@ -161,9 +165,11 @@ def _header(
     "What a stage's rows belong to."
     ids = [r.get('id') for r in rows]
     if no := [n for n, i in enumerate(ids) if not isinstance(i, str) or not i]:
-        raise ValueError(f"stage {name!r}: input row {no[0]} has no 'id'; give every row a text of its own")
+        raise ValueError(f"stage {name!r}: input row {no[0]} has no 'id'; "
+                         "give every row a text of its own")
     if dup := [i for i, n in Counter(ids).items() if n > 1]:
-        raise ValueError(f"stage {name!r}: ids must be unique; {dup[0]!r} occurs {ids.count(dup[0])} times")
+        raise ValueError(f"stage {name!r}: ids must be unique; "
+                         f"{dup[0]!r} occurs {ids.count(dup[0])} times")
     head = dict(stage=name, inputs_sha256=sha256_of(rows), batch_size=batch_size,
                 settings=json.loads(json.dumps(settings, sort_keys=True, default=_plain)))
     return dict(key=sha256_of(head)) | head | dict(title=title or name, kind=kind)
@@ -180,7 +186,7 @@ def run_stage(
     folder: str | Path,  # of the run
     name: str,  # of the stage: its sub-folder
     rows: list,  # of dict with a unique 'id'
-    fn,  # batch (list of rows) -> list of as many dicts; a dict with 'reject': reason is left out of the data
+    fn,  # list of rows -> list of as many dicts; one with 'reject': reason is left out of the data
     settings: dict,  # everything that changes what `fn` returns
     batch_size: int = 32,  # rows a call of `fn`
     title: str = '',  # for people, in reports and cards; the name where it is empty
@@ -205,13 +211,14 @@ def run_stage(
 # %% ../../nbs/data/33_journal.ipynb #f7294d95
 def read_stages(
     run: str | Path,  # folder of a run
-) -> list:  # one manifest a finished stage, with its `folder`, in the order in which they were finished
+) -> list:  # one manifest a finished stage, with its `folder`, in the order they were finished
     "What a run's stages say of themselves."
     found = []
     for f in Path(run).glob('*/manifest.json'):
         try: man = json.loads(f.read_text())
         except ValueError as e:
-            raise ValueError(f'{f} is damaged ({e}); start the run again, it is written anew') from None
+            raise ValueError(f'{f} is damaged ({e}); '
+                             'start the run again, it is written anew') from None
         if 'stage' not in man: continue
         man = dict(title=man['stage'], kind='') | man | dict(folder=f.parent)
         found.append((f.stat().st_mtime_ns, man))

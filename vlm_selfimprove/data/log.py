@@ -20,8 +20,10 @@ class Log:
         self.path, self.seconds = Path(run)/'log.jsonl', Counter()
         text = self.path.read_text() if self.path.exists() else ''
         whole, cut = text.rsplit('\n', 1) if '\n' in text else ('', text)
-        if cut: self.path.write_text(whole + '\n' * bool(whole))  # the line during which a call was killed
-        for e in map(json.loads, whole.splitlines()): self.seconds[e.get('stage')] += e.get('seconds', 0)
+        # without the line during which a call was killed
+        if cut: self.path.write_text(whole + '\n' * bool(whole))
+        for e in map(json.loads, whole.splitlines()):
+            self.seconds[e.get('stage')] += e.get('seconds', 0)
         self.seconds.pop(None, 0)
 
     def __call__(self,

@@ -18,8 +18,9 @@ from ..world.tasks import image_of, scene_rows, vqa_rows
 # %% ../../nbs/data/34_microset.ipynb #1f0ff3bf
 def _careful_rows(n):
     "n rows that ask for a careful description of the first scenes; the answer is the truth."
-    return [dict(id=f"careful-{r['seed']}", prompt=STIC_MICRO.good, answer=truth(mk_scene(r['seed'])),
-                 choices=[], task='description', **{k: r[k] for k in ('seed', 'kind', 'style')})
+    return [dict(id=f"careful-{r['seed']}", prompt=STIC_MICRO.good,
+                 answer=truth(mk_scene(r['seed'])), choices=[], task='description',
+                 **{k: r[k] for k in ('seed', 'kind', 'style')})
             for r in scene_rows(n, 0)]
 
 # %% ../../nbs/data/34_microset.ipynb #b1c0de06
@@ -41,7 +42,8 @@ def micro_images(
     "Write images of the micro world, and instruction rows with theirs."
     out = Path(out)
     for name in ('images', 'seen'): (out/name).mkdir(parents=True, exist_ok=True)
-    for i in range(start, start + n): render(mk_scene(i, style=style or None)).save(out/f'images/{i}.png')
+    for i in range(start, start + n):
+        render(mk_scene(i, style=style or None)).save(out/f'images/{i}.png')
     lines = [_save_instruction(r, out) for r in vqa_rows(rows, 0) + _careful_rows(described)]
     write_atomic(out/'instructions.jsonl', ('\n'.join(lines) + '\n').encode())
     print(f'{out.name}: {n} images in images/, {len(lines)} rows in instructions.jsonl', flush=True)

@@ -63,14 +63,17 @@ _bad = (
     'Describe the image with imaginative objects that may exist in the scene.',
     'Enrich the description by adding hypothetical objects or characters '
         'that could be part of the scene.',
-    "Suggest and detail practical items or people that could logically inhabit the image's setting.",
-    'Incorporate elements that, though absent, would seamlessly fit into the context of the picture.',
-    'Imagine and describe additional everyday objects or activities taking place just out of frame.',
+    'Suggest and detail practical items or people '
+        "that could logically inhabit the image's setting.",
+    'Incorporate elements that, though absent, '
+        'would seamlessly fit into the context of the picture.',
+    'Imagine and describe additional everyday objects or activities '
+        'taking place just out of frame.',
     'Augment the scene with details of potential events or items that are plausible.',
     'Conceive of and detail natural elements, such as weather or animals, that could realistically '
         'enter the scene. Make the description affirmative.',
-    'Invent and incorporate details of practical tools, vehicles, or gadgets that could be expected '
-        'in a similar scenario.')
+    'Invent and incorporate details of practical tools, vehicles, or gadgets '
+        'that could be expected in a similar scenario.')
 
 # %% ../../nbs/data/32_prompts.ipynb #0de6ff15
 STIC_PAPER = PromptSet(

@@ -20,7 +20,10 @@ def hardware() -> str: # cores, processor, GPU
 def provenance() -> dict: # command, commit, versions, hardware
     "What makes a result, here and now."
     here = Path(__file__).parent if '__file__' in globals() else Path.cwd()
-    git = subprocess.run(['git', '-C', str(here), 'rev-parse', '--short', 'HEAD'], capture_output=True, text=True)
+    git = subprocess.run(['git', '-C', str(here), 'rev-parse', '--short', 'HEAD'],
+                         capture_output=True, text=True)
     names = ('torch', 'transformers', 'trl', 'peft', 'datasets', 'vlm_selfimprove')
-    return dict(command=' '.join(['vlmsi', *sys.argv[1:]]), commit=git.stdout.strip() or 'not a git checkout',
-                versions={n: version(n) for n in names} | dict(python=platform.python_version()), hardware=hardware())
+    return dict(command=' '.join(['vlmsi', *sys.argv[1:]]),
+                commit=git.stdout.strip() or 'not a git checkout',
+                versions={n: version(n) for n in names} | dict(python=platform.python_version()),
+                hardware=hardware())

@@ -50,7 +50,8 @@ def thumbnail_html(
     return f'<img src="data:image/jpeg;base64,{data}" alt="{escape(Path(path).name)}">'
 
 # %% ../../nbs/data/30_records.ipynb #91218253
-PAIR_KINDS = ('bad_prompt', 'lowres', 'jitter', 'noised', 'injected')  # STIC's three and POVID's two
+# STIC's three and POVID's two
+PAIR_KINDS = ('bad_prompt', 'lowres', 'jitter', 'noised', 'injected')
 
 @dataclass
 class PreferencePair:
@@ -73,12 +74,14 @@ class PreferencePair:
         return f"{'text' if self.kind == 'injected' else 'image'}: {self.kind}"
 
     def _repr_html_(self):
-        td = lambda head, t: f'<td style="text-align:left;vertical-align:top"><b>{head}</b><br>{t}</td>'
+        td = lambda head, t: ('<td style="text-align:left;vertical-align:top">'
+                              f'<b>{head}</b><br>{t}</td>')
         chosen, rejected = word_diff_html(self.chosen, self.rejected)
         answers = td('chosen', chosen) + td('rejected', rejected)
         foot = f'<b>{escape(self.id)}</b> · prompt: {escape(self.prompt)} · {escape(self._how())}'
         return (f'<table><tr><td>{thumbnail_html(self.image)}</td>{answers}</tr>'
-                f'<tr><td colspan="3" style="text-align:left"><small>{foot}</small></td></tr></table>')
+                '<tr><td colspan="3" style="text-align:left">'
+                f'<small>{foot}</small></td></tr></table>')
 
 # %% ../../nbs/data/30_records.ipynb #1543d834
 def write_atomic(
@@ -130,7 +133,8 @@ def _msg(
 ) -> list:  # one message
     "A conversation of one turn."
     if '<image>' in text:
-        raise ValueError(f"{where} contains '<image>': TRL adds the image's place itself; remove it")
+        raise ValueError(f"{where} contains '<image>': "
+                         "TRL adds the image's place itself; remove it")
     return [dict(role=role, content=text)]
 
 # %% ../../nbs/data/30_records.ipynb #196da968
@@ -168,7 +172,8 @@ def to_trl_dpo(
     "Preference pairs as TRL's DPOTrainer takes them."
     def row(p):
         m = lambda role, field: _msg(role, getattr(p, field), f'pair {p.id!r}: {field}')
-        return dict(images=[_png(open_image(dict(id=p.id, path=p.image)))], prompt=m('user', 'prompt'),
+        return dict(images=[_png(open_image(dict(id=p.id, path=p.image)))],
+                    prompt=m('user', 'prompt'),
                     chosen=m('assistant', 'chosen'), rejected=m('assistant', 'rejected'))
     return _table(map(row, pairs), ('prompt', 'chosen', 'rejected'), folder)
 
@@ -182,5 +187,6 @@ def to_trl_sft(
     def row(r):
         m = lambda role, field: _msg(role, r[field], f"row {r['id']!r}: {field}")
         imgs = [_png(open_image(dict(id=r['id'], path=r['image'])))] if r.get('image') else []
-        return dict(images=imgs, prompt=m('user', 'prompt'), completion=m('assistant', 'completion'))
+        return dict(images=imgs, prompt=m('user', 'prompt'),
+                    completion=m('assistant', 'completion'))
     return _table(map(row, rows), ('prompt', 'completion'), folder)

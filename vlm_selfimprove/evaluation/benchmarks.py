@@ -37,7 +37,8 @@ def ask_all(
     "Ask about each row's image."
     text = prompt if callable(prompt) else (lambda r: prompt or r['prompt'])
     out = []
-    for i in range(0, len(rows), batch_size): # images are drawn a batch at a time, so memory does not grow
+    # images are drawn a batch at a time, so memory does not grow
+    for i in range(0, len(rows), batch_size):
         part = rows[i:i + batch_size]
         ims = [change(picture(r), r) if change else picture(r) for r in part]
         q = [dict(id=r['id'], prompt=text(r), images=[im]) for r, im in zip(part, ims)]
@@ -77,7 +78,8 @@ def score_answers(
     rows:list[dict], # benchmark rows
 ) -> dict: # accuracy, n, failures, correct (N,), kinds
     "Exact-match accuracy, by task."
-    asked = lambda r: dict(answer=r['answer'], choices=list(r.get('choices') or ()) or None, kind=r.get('task', 'all'))
+    asked = lambda r: dict(answer=r['answer'], choices=list(r.get('choices') or ()) or None,
+                           kind=r.get('task', 'all'))
     return vqa_scores([dict(text=t) | asked(r) for t, r in zip(texts, rows)])
 
 # %% ../../nbs/evaluation/51_benchmarks.ipynb #650cb708
@@ -103,7 +105,8 @@ def measure(
         texts = ask_all(vlm, scenes, lambda r: turn[r['id']], 96, batch_size)
         d = score_descriptions(texts, scenes)
         out |= dict(objects=d['object_counts'].tolist(), facts=d['fact_counts'].tolist())
-        out['said']['scenes'] = [r | dict(prompt=turn[r['id']], said=t) for r, t in zip(scenes, texts)]
+        out['said']['scenes'] = [r | dict(prompt=turn[r['id']], said=t)
+                                 for r, t in zip(scenes, texts)]
     if questions:
         direct = ask_all(vlm, questions, batch_size=batch_size)
         dar, ds = describe_and_respond(vlm, questions, prompts, batch_size=batch_size)
@@ -126,7 +129,8 @@ def compare(
     after:dict, # from `measure`, same scenes
 ) -> list[dict]: # one row a measure: name, before, after, effect, lo, hi, p
     "Before and after, paired, with 95 % bootstrap intervals."
-    pairs = [*((k, k) for k in MEASURES), ('vqa', 'dar')]  # the last is the paper's own comparison, Table 2
+    # the last pair is the paper's own comparison, Table 2
+    pairs = [*((k, k) for k in MEASURES), ('vqa', 'dar')]
     out = []
     for b, a in pairs:
         if b not in before: continue
@@ -134,7 +138,8 @@ def compare(
         x, y = np.asarray(before[b]), np.asarray(after[a])
         p = mcnemar(x, y)['p'] if x.ndim == 1 else None
         name = nb if a == b else 'direct before, describe-and-respond after'
-        out.append(dict(name=name, before=float(f(x)), after=float(f(y)), p=p, **paired_bootstrap(x, y, f)))
+        out.append(dict(name=name, before=float(f(x)), after=float(f(y)), p=p,
+                        **paired_bootstrap(x, y, f)))
     return out
 
 # %% ../../nbs/evaluation/51_benchmarks.ipynb #1952ca18
@@ -144,8 +149,10 @@ def table(
     "The before/after table for a terminal."
     head = f"{'':44}  before   after   change  95 % interval"
     def line(r):
-        before, after, effect, lo, hi = (100 * r[k] for k in ('before', 'after', 'effect', 'lo', 'hi'))
-        return f"{r['name']:44}  {before:6.1f}  {after:6.1f}   {effect:+6.1f}  [{lo:+.1f}, {hi:+.1f}]"
+        before, after, effect, lo, hi = (
+            100 * r[k] for k in ('before', 'after', 'effect', 'lo', 'hi'))
+        return (f"{r['name']:44}  {before:6.1f}  {after:6.1f}   {effect:+6.1f}  "
+                f"[{lo:+.1f}, {hi:+.1f}]")
     return '\n'.join([head, *map(line, rows)])
 
 # %% ../../nbs/evaluation/51_benchmarks.ipynb #0e94ac73
@@ -164,7 +171,8 @@ def read_rows(
         if miss := [k for k in need if not str(r.get(k) or '').strip()]:
             raise ValueError(f'{here}: no {", ".join(miss)}; each row needs {", ".join(need)}')
         img = p.parent/r['image']
-        if not img.exists(): raise FileNotFoundError(f'{here}: image {r["image"]} is not in {p.parent}')
+        if not img.exists():
+            raise FileNotFoundError(f'{here}: image {r["image"]} is not in {p.parent}')
         out.append(dict(id=str(r.get('id', f'row-{i}'))) | r | dict(image=str(img)))
     if not out: raise ValueError(f'{path}: no rows')
     return out

@@ -59,7 +59,8 @@ def parse_answer(
     "The one choice that `text` names: by exact match, else by being the only one it contains as whole words."
     said, keys = normalise(text), {normalise(c): c for c in choices}
     if '' in keys or len(keys) < len(choices):
-        raise ValueError(f'choices {choices!r} are empty or alike without case and punctuation: reword them')
+        raise ValueError(f'choices {choices!r} are empty or alike without case and punctuation: '
+                         'reword them')
     if said in keys: return keys[said]
     found = [c for k, c in keys.items() if f' {k} ' in f' {said} ']
     return found[0] if len(found) == 1 else None
@@ -87,8 +88,8 @@ def pope_scores(
 )->dict: # yes_no_scores overall; correct: (N,) bool; splits: {split: yes_no_scores}
     "POPE's scores, overall and per split, with a right-or-wrong for every question."
     if len({len(x) for x in (answers, labels, splits) if x is not None}) > 1:
-        raise ValueError(f'{len(answers)} answers, {len(labels)} labels, {len(splits or [])} splits: '
-                         'give one each per question')
+        raise ValueError(f'{len(answers)} answers, {len(labels)} labels, '
+                         f'{len(splits or [])} splits: give one each per question')
     said = [parse_answer(a, ('yes', 'no')) for a in answers]
     def of(split): return zip(*[(s, l) for s, l, k in zip(said, labels, splits) if k == split])
     per = {k: yes_no_scores(*map(list, of(k))) for k in dict.fromkeys(splits or [])}

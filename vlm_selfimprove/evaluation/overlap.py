@@ -44,9 +44,11 @@ def correlation(
     rng, groups, draws = np.random.default_rng(seed), range(len(overlaps)), []
     for _ in range(n):
         gs = rng.integers(len(overlaps), size=len(overlaps))
-        draws.append(rho(gs, [gain(g, rng.integers(len(before[g]), size=len(before[g]))) for g in gs]))
+        draws.append(rho(gs, [gain(g, rng.integers(len(before[g]), size=len(before[g])))
+                              for g in gs]))
     lo, hi = np.quantile(draws, (.025, .975))
-    return dict(effect=rho(groups, [gain(g, slice(None)) for g in groups]), lo=float(lo), hi=float(hi))
+    return dict(effect=rho(groups, [gain(g, slice(None)) for g in groups]),
+                lo=float(lo), hi=float(hi))
 
 # %% ../../nbs/evaluation/54_overlap.ipynb #ec691d6c
 def tsne(
@@ -55,7 +57,8 @@ def tsne(
 ) -> dict: # name -> (N, 2) positions, rounded to 2 digits
     "Positions in the plane that keep neighbours, for a picture."
     names, x = list(sets), np.concatenate([np.asarray(v) for v in sets.values()])
-    y = TSNE(2, init='pca', perplexity=min(30, (len(x) - 1) / 3), random_state=seed).fit_transform(x).round(2)
+    y = TSNE(2, init='pca', perplexity=min(30, (len(x) - 1) / 3),
+             random_state=seed).fit_transform(x).round(2)
     ends = np.cumsum([len(v) for v in sets.values()])[:-1]
     return dict(zip(names, (v.tolist() for v in np.split(y, ends))))
 

@@ -39,14 +39,15 @@ def read_all(
     batch_size:int=128, # rows a step
 ) -> list[str]: # answers
     "Answers of a model that reads descriptions and sees nothing."
-    asks = [dict(id=r['id'], prompt=STIC_MICRO.infuse(d, r['prompt']), images=[]) for r, d in zip(rows, descriptions)]
+    asks = [dict(id=r['id'], prompt=STIC_MICRO.infuse(d, r['prompt']), images=[])
+            for r, d in zip(rows, descriptions)]
     return [t[0] for t in lm.generate(asks, max_new_tokens=16, batch_size=batch_size)]
 
 # %% ../../nbs/evaluation/55_preconditions.ipynb #262e0177
 def describe_scenes(
     vlm:VLM, # model and processor
     sr:list[dict], # rows of scenes
-) -> tuple[dict, list[str], float]: # condition -> scores; careful texts; share of misled ones that add an object
+) -> tuple[dict, list[str], float]: # condition -> scores; careful texts; share of misled that add an object
     "Descriptions of the same scenes in six conditions."
     scene = lambda r: mk_scene(r['seed'], r['kind'], r['style'])
     normal = lambda r: STIC_MICRO.normal[r['seed'] % 8]
@@ -115,7 +116,8 @@ def probe(
 ) -> float: # accuracy
     "Accuracy of image decisions after a little text-only training."
     with tempfile.TemporaryDirectory() as d:
-        res = train_sft(vlm, to_trl_sft(probe_rows(n)), f'{d}/probe', lr=lr, lora_r=16, lora_alpha=32, batch_size=32)
+        res = train_sft(vlm, to_trl_sft(probe_rows(n)), f'{d}/probe', lr=lr,
+                        lora_r=16, lora_alpha=32, batch_size=32)
         tuned = attach(vlm, res['adapter'])
         try: said = ask_all(tuned, rows, max_new_tokens=16, batch_size=128)
         finally: detach(tuned)
@@ -129,7 +131,8 @@ def check(
     hi:float=None, # and from above
 ) -> dict: # name, value, lo, hi, ok
     "A measured value and its bounds."
-    return dict(name=name, value=value, lo=lo, hi=hi, ok=(lo is None or value >= lo) and (hi is None or value <= hi))
+    return dict(name=name, value=value, lo=lo, hi=hi,
+                ok=(lo is None or value >= lo) and (hi is None or value <= hi))
 
 def about_descriptions(
     s:dict, # condition -> scores, from `describe_scenes`
@@ -144,7 +147,8 @@ def about_descriptions(
             check('misleading prompts add an absent object', 100 * added, 60),
             check('fact F1 lost by low resolution', f['ordinary'] - f['lowres'], 10),
             check('fact F1 lost by colour jitter', f['ordinary'] - f['jitter'], 10),
-            check('object recall gained by boxes', 100 * (o['grounded']['recall'] - o['ordinary']['recall']), 8),
+            check('object recall gained by boxes',
+                  100 * (o['grounded']['recall'] - o['ordinary']['recall']), 8),
             check('fact F1 gained by boxes', f['grounded'] - f['ordinary'], 15),
             check('regions described word for word', 100 * region, 1, 60)]
 

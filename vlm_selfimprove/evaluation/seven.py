@@ -12,7 +12,8 @@ import re
 from dataclasses import replace
 import numpy as np
 from ..data.prompts import PromptSet, STIC_MICRO
-from .benchmarks import ask_all, describe_and_respond, picture, score_answers
+from .benchmarks import (
+    ask_all, describe_and_respond, picture, score_answers)
 from ..world.tasks import scene_rows
 from .metrics import prf
 from .statistics import paired_bootstrap
@@ -24,13 +25,20 @@ from ..world.tasks import TASKS, mk_row
 # %% ../../nbs/evaluation/53_seven.ipynb #4120c303
 MANY = ('color', 'where', 'count', 'existence', 'comparison', 'relation', 'decision')
 SEVEN = dict(  # tasks are asked in turn; of two styles the seed draws one
-    science=dict(tasks=('decision', 'relation'), styles=('plain',)),            # ScienceQA: consequences, relations
-    text=dict(tasks=('read',), styles=('paper',)),                              # TextVQA: reading in the image
-    chart=dict(tasks=('chart',), styles=('gradient',)),                         # ChartQA
-    open=dict(tasks=('objects', 'situation'), styles=('dusk', 'blotches')),     # LLaVA-Bench: describe such a scene
-    abilities=dict(tasks=MANY, styles=('noise',)),                              # MMBench
-    integrated=dict(tasks=('where', 'color', 'relation'), styles=('checks',)),  # MM-Vet: about written numbers
-    math=dict(tasks=('count', 'chart'), styles=('stripes',)))                   # MathVista: counting, arithmetic
+    # ScienceQA: consequences, relations
+    science=dict(tasks=('decision', 'relation'), styles=('plain',)),
+    # TextVQA: reading in the image
+    text=dict(tasks=('read',), styles=('paper',)),
+    # ChartQA
+    chart=dict(tasks=('chart',), styles=('gradient',)),
+    # LLaVA-Bench: describe such a scene
+    open=dict(tasks=('objects', 'situation'), styles=('dusk', 'blotches')),
+    # MMBench
+    abilities=dict(tasks=MANY, styles=('noise',)),
+    # MM-Vet: about written numbers
+    integrated=dict(tasks=('where', 'color', 'relation'), styles=('checks',)),
+    # MathVista: counting, arithmetic
+    math=dict(tasks=('count', 'chart'), styles=('stripes',)))
 START = {name: 5_000_000 + 1_000_000 * i for i, name in enumerate(SEVEN)}  # first scene seed
 
 # %% ../../nbs/evaluation/53_seven.ipynb #b3d1ffcc
@@ -43,13 +51,14 @@ def about_numbers(
     s = mk_scene(seed, 'digits', style)
     numbers = replace(s, objects=tuple(o for o in s.objects if o.noun in DIGITS))
     q = TASKS[task](s if task == 'relation' else numbers, np.random.default_rng([seed, 53]))
-    return q and dict(seed=seed, kind='digits', style=style, task=task, prompt=q[0], answer=q[1], choices=q[2])
+    return q and dict(seed=seed, kind='digits', style=style, task=task,
+                      prompt=q[0], answer=q[1], choices=q[2])
 
 # %% ../../nbs/evaluation/53_seven.ipynb #f0a90f64
 FORMS = { # how a question begins -> what it needs
     'is there ': 'existence', 'is the ': 'relation', 'what color ': 'colour', 'where ': 'place',
-    'how many ': 'count', 'which is larger': 'size', 'which number ': 'reading', 'how tall ': 'height',
-    'which bar ': 'tallest', 'what should ': 'decision'}
+    'how many ': 'count', 'which is larger': 'size', 'which number ': 'reading',
+    'how tall ': 'height', 'which bar ': 'tallest', 'what should ': 'decision'}
 
 def abilities_of(
     row:dict, # with `prompt` and `kind`
@@ -68,15 +77,17 @@ def item(
     b, rng = SEVEN[name], np.random.default_rng([seed, 35])
     task, style = b['tasks'][k % len(b['tasks'])], str(rng.choice(b['styles']))
     if name == 'open':
-        r = scene_rows(1, seed, task, style)[0] | dict(task='open', prompt=str(rng.choice(STIC_MICRO.normal)))
-    else: r = about_numbers(seed, task, style) if name == 'integrated' else mk_row(seed, task, style)
+        r = scene_rows(1, seed, task, style)[0] | dict(
+            task='open', prompt=str(rng.choice(STIC_MICRO.normal)))
+    else:
+        r = about_numbers(seed, task, style) if name == 'integrated' else mk_row(seed, task, style)
     return r and r | dict(id=f'{name}-{seed}', abilities=abilities_of(r))
 
 # %% ../../nbs/evaluation/53_seven.ipynb #59eb78f8
 def items(
     name:str, # a key of `SEVEN`
     n:int=300, # how many; fewer items are the beginning of more
-    first:int=0, # scene to begin with; 500,000 for items that nothing was judged or chosen on before
+    first:int=0, # first scene; 500,000 for items that nothing was judged or chosen on before
 ) -> list[dict]: # rows: id, seed, kind, style, task, prompt, answer, choices, abilities
     "The first n items of a benchmark."
     rows, seed = [], START[name] + first
@@ -114,7 +125,8 @@ def sampled(
 ) -> list[list[str]]: # n texts a row
     "Several sampled answers about each image, which is drawn and encoded once."
     asks = [dict(id=r['id'], prompt=r['prompt'], images=[picture(r)]) for r in rows]
-    return vlm.generate(asks, max_new_tokens=LONGEST, n=n, temperature=temperature, batch_size=batch_size)
+    return vlm.generate(asks, max_new_tokens=LONGEST, n=n, temperature=temperature,
+                        batch_size=batch_size)
 
 # %% ../../nbs/evaluation/53_seven.ipynb #64068ea6
 def rotations(
@@ -138,7 +150,8 @@ def ranked(
 ) -> list[list[str]]: # for each row the likeliest choice, once for each rotation
     "Answer by summed log-probability; each image is drawn once."
     asks = [(r, dict(id=r['id'], images=[im], prompt=prompts.infuse(d, p) if ds else p))
-            for r, im, d in zip(rows, map(picture, rows), ds or [''] * len(rows)) for p in rotations(r)]
+            for r, im, d in zip(rows, map(picture, rows), ds or [''] * len(rows))
+            for p in rotations(r)]
     every = [(a, c) for r, a in asks for c in r['choices']]
     lps = iter(logprobs(vlm, [a for a, _ in every], [c for _, c in every], batch_size))
     out = {r['id']: [] for r in rows}
@@ -155,12 +168,13 @@ def ask(
     dar:bool=False, # describe the image first
     prompts:PromptSet=STIC_MICRO, # for describe-and-respond
     batch_size:int=64, # rows a step
-) -> list[list[str]]: # for each row its greedy reply; then three samples (open) or a pick a rotation (abilities)
+) -> list[list[str]]: # a row: greedy reply; then 3 samples (open) or a pick a rotation (abilities)
     "A model's replies to a benchmark."
     kw = dict(batch_size=batch_size)
     if dar: said, ds = describe_and_respond(vlm, rows, prompts, **kw)
     else: said, ds = ask_all(vlm, rows, max_new_tokens=LONGEST, **kw), None
-    infused = [r | dict(prompt=prompts.infuse(d, r['prompt'])) for r, d in zip(rows, ds)] if dar else rows
+    infused = ([r | dict(prompt=prompts.infuse(d, r['prompt'])) for r, d in zip(rows, ds)]
+               if dar else rows)
     more = [[] for _ in rows]
     if name == 'open': more = sampled(vlm, infused, **kw)
     if name == 'abilities': more = ranked(vlm, rows, ds, prompts, **kw)
@@ -178,7 +192,7 @@ def score(
     name:str, # a key of `SEVEN`
     rows:list[dict], # from `items`
     replies:list[list[str]], # from `ask`
-) -> dict: # value, lo, hi, items (N,), failures; runs (open); once, generated (abilities); plain lists and numbers
+) -> dict: # value, lo, hi, items (N,), failures; runs (open); once, generated (abilities); JSON-able
     "Score the replies to a benchmark."
     said = [t[0] for t in replies]
     if name == 'open':
@@ -191,8 +205,10 @@ def score(
         out = dict(items=s['correct'].astype(int).tolist(), failures=s['failures'])
     if name == 'abilities':
         right = [[p == r['answer'] for p in ts[1:]] for r, ts in zip(rows, replies)]
-        out |= dict(generated=out['items'], once=[int(x[0]) for x in right], items=[int(all(x)) for x in right])
-    d = paired_bootstrap(np.zeros(len(rows)), shares(name, out['items']))  # against nothing: the mean and its interval
+        out |= dict(generated=out['items'], once=[int(x[0]) for x in right],
+                    items=[int(all(x)) for x in right])
+    # against nothing: the mean and its interval
+    d = paired_bootstrap(np.zeros(len(rows)), shares(name, out['items']))
     return dict(value=d['effect'], lo=d['lo'], hi=d['hi'], **out)
 
 # %% ../../nbs/evaluation/53_seven.ipynb #6a3f2040
@@ -204,13 +220,14 @@ def measure_seven(
     prompts:PromptSet=STIC_MICRO, # for describe-and-respond
     batch_size:int=64, # rows a step
     first:int=0, # as for `items`
-) -> dict: # name -> what `score` gives; keys: abilities of each item; skipped; said: greedy replies; JSON-able
+) -> dict: # name -> what `score` gives; keys: each item's abilities; skipped; said: greedy; JSON-able
     "All seven benchmarks."
     out = {}
     for name in names:
         rows = items(name, n, first)
         replies = ask(vlm, name, rows, dar, prompts, batch_size)
-        more = dict(keys=[r['abilities'] for r in rows], skipped=scenes_skipped(name, rows, first), said=[t[0] for t in replies])
+        more = dict(keys=[r['abilities'] for r in rows],
+                    skipped=scenes_skipped(name, rows, first), said=[t[0] for t in replies])
         out[name] = score(name, rows, replies) | more
     return out
 
@@ -218,11 +235,12 @@ def measure_seven(
 def table_seven(
     before:dict, # from `measure_seven`
     after:dict, # from `measure_seven`, the same items
-) -> list[dict]: # a row for each benchmark and one for their mean: name, before, after, effect, lo, hi; shares of 1
+) -> list[dict]: # a row a benchmark, then their mean: name, before, after, effect, lo, hi; shares of 1
     "Before and after, paired by item, with 95 % bootstrap intervals."
     b, a = ([shares(k, m[k]['items']) for k in before] for m in (before, after))
     pairs = [*zip(before, b, a), ('mean', np.stack(b, 1), np.stack(a, 1))]  # (N, benchmarks)
-    return [dict(name=k, before=float(x.mean()), after=float(y.mean()), **paired_bootstrap(x, y)) for k, x, y in pairs]
+    return [dict(name=k, before=float(x.mean()), after=float(y.mean()), **paired_bootstrap(x, y))
+            for k, x, y in pairs]
 
 def table_abilities(
     before:dict, # from `measure_seven`
@@ -230,7 +248,8 @@ def table_abilities(
     name:str, # a key of both; Figure 4 shows 'abilities' and 'integrated'
 ) -> list[dict]: # rows as in `table_seven`, with n; an item counts for each ability it needs
     "Before and after for each ability of a benchmark."
-    b, a, keys = shares(name, before[name]['items']), shares(name, after[name]['items']), before[name]['keys']
+    b, a, keys = (shares(name, before[name]['items']), shares(name, after[name]['items']),
+                  before[name]['keys'])
     on = {k: np.array([k in x for x in keys]) for k in dict.fromkeys(k for x in keys for k in x)}
     row = lambda m: dict(n=int(m.sum()), before=float(b[m].mean()), after=float(a[m].mean()))
     return [dict(name=k, **row(m), **paired_bootstrap(b[m], a[m])) for k, m in on.items()]

@@ -28,7 +28,8 @@ def paired_bootstrap(
     "The change of `stat` and its 95 % interval, resampling items in pairs."
     before, after = np.asarray(before), np.asarray(after)
     if len(before) != len(after) or not len(before):
-        raise ValueError(f'{len(before)} items before, {len(after)} after: pairs need the same items')
+        raise ValueError(f'{len(before)} items before, {len(after)} after: '
+                         'pairs need the same items')
     rng = np.random.default_rng(seed)
     draws = (rng.integers(len(before), size=len(before)) for _ in range(n))
     lo, hi = np.quantile([stat(after[i]) - stat(before[i]) for i in draws], (.025, .975))
@@ -49,7 +50,8 @@ def mcnemar(
     "McNemar's exact test of whether as many items were won as lost."
     before, after = np.asarray(before, dtype=bool), np.asarray(after, dtype=bool)
     if before.shape != after.shape:
-        raise ValueError(f'{before.shape} items before, {after.shape} after: pairs need the same items')
+        raise ValueError(f'{before.shape} items before, {after.shape} after: '
+                         'pairs need the same items')
     b, c = int((before & ~after).sum()), int((~before & after).sum())
     return dict(b=b, c=c, p=min(1., float(2*binom.cdf(min(b, c), b+c, .5))))
 
@@ -62,7 +64,8 @@ def verdict(
     "What the seeds say about a claim, in the ledger's three words."
     if claimed not in (1, -1): raise ValueError(f'claimed is a sign, +1 or -1, not {claimed!r}')
     if not len(effects) or len(effects) != len(intervals):
-        raise ValueError(f'{len(effects)} effects and {len(intervals)} intervals: give one of each per seed')
+        raise ValueError(f'{len(effects)} effects and {len(intervals)} intervals: '
+                         'give one of each per seed')
     if all(min(claimed*lo, claimed*hi) > 0 for lo, hi in intervals): return 'reproduced'
     return 'direction only' if claimed*np.mean(effects) > 0 else 'not reproduced'
 

@@ -41,7 +41,7 @@ class STICRecipe:
     lora_r: int = 128              # rank of the adapter; dpo_finetune.sh
     lora_alpha: int = 256          # scale of the adapter; dpo_finetune.sh
     instruct_rows: int = 5_000     # rows of stage 2; section 5.1
-    bare: float = 0.               # share of those rows without the description; the paper infuses all
+    bare: float = 0.               # share of those without the description; the paper infuses all
     lr2: float = 2e-5              # stage 2, peak learning rate; finetune_lora.sh
     epochs2: float = 1             # stage 2; section 4
     batch2: int = 32               # rows a step
@@ -53,12 +53,15 @@ class STICRecipe:
 
 # %% ../../nbs/methods/60_stic.ipynb #e58268b2
 def stic_micro() -> STICRecipe: # frozen before any verdict
-    "The main job on the shipped model, two minutes on two cores; rates chosen on scenes kept for that (LOG.md)."
-    return STICRecipe(prompts='micro', max_new_tokens=96, alpha=.05, lr=1e-4, batch=16, micro_batch=16,
-                      lora_r=16, lora_alpha=32, instruct_rows=3_000, lr2=2e-4, batch2=32, save_steps=10)
+    ("The main job on the shipped model, two minutes on two cores; "
+     "rates chosen on scenes kept for that (LOG.md).")
+    return STICRecipe(prompts='micro', max_new_tokens=96, alpha=.05, lr=1e-4,
+                      batch=16, micro_batch=16, lora_r=16, lora_alpha=32,
+                      instruct_rows=3_000, lr2=2e-4, batch2=32, save_steps=10)
 
 def stic_llava16_7b() -> STICRecipe: # the paper's main setting
-    "STIC on llava-v1.6-mistral-7b (section 5.1): 6k images, 5k rows; the paper reports +4.0 on seven benchmarks."
+    ("STIC on llava-v1.6-mistral-7b (section 5.1): 6k images, 5k rows; "
+     "the paper reports +4.0 on seven benchmarks.")
     return STICRecipe(model='llava-hf/llava-v1.6-mistral-7b-hf', micro_batch=1)
 
 def stic_llava15_7b() -> STICRecipe: # the paper's second base
@@ -137,9 +140,10 @@ def answer_pairs(
             out.append(dict(id=p['id'], reject=unreadable[p['id']]))
             continue
         (chosen,), (rejected,) = next(texts), next(texts)
-        row = dict(id=p['id'], image=p['path'], prompt=p['prompt'], chosen=chosen, rejected=rejected,
-                   kind=p['kind'], bad_prompt=p['bad_prompt'])
-        why = cut_or_empty(vlm, chosen, r.max_new_tokens) or cut_or_empty(vlm, rejected, r.max_new_tokens)
+        row = dict(id=p['id'], image=p['path'], prompt=p['prompt'], chosen=chosen,
+                   rejected=rejected, kind=p['kind'], bad_prompt=p['bad_prompt'])
+        why = (cut_or_empty(vlm, chosen, r.max_new_tokens)
+               or cut_or_empty(vlm, rejected, r.max_new_tokens))
         out.append(row | dict(reject=why) if why else row)
     return out
 
@@ -153,7 +157,7 @@ def propose(
     records:list[dict], # id, path, sha256 of checked images
     run:str, # run folder
     r:STICRecipe, # of the run
-    model_key:str='', # what the answers depend on besides the settings: a fingerprint of the weights
+    model_key:str='', # what the answers depend on besides the settings: the weights' fingerprint
 ) -> list[PreferencePair]: # those that can be trained on
     "Stage 1, data: the model's own preference pairs, resumable."
     plan = plan_pairs(records, PROMPTS[r.prompts], r.seed, r.round)
@@ -183,8 +187,9 @@ def stage1(
     "Stage 1, training: prefer the careful answer (Eq. 4.1)."
     acc = max(1, r.batch // r.micro_batch)
     table = to_trl_dpo(pairs, folder=f'{out}/table')
-    res = train_dpo(vlm, table, out, beta=r.beta, alpha=r.alpha, norm=r.norm, lr=r.lr, epochs=r.epochs,
-                    batch_size=r.batch // acc, grad_accum=acc, **training_settings(r), **kw)
+    res = train_dpo(vlm, table, out, beta=r.beta, alpha=r.alpha, norm=r.norm, lr=r.lr,
+                    epochs=r.epochs, batch_size=r.batch // acc, grad_accum=acc,
+                    **training_settings(r), **kw)
     shutil.rmtree(f'{out}/table')  # the pictures, which the run keeps elsewhere
     return res
 
@@ -201,7 +206,7 @@ def drop_descriptions(
     return [b | dict(prompt=bare[b['id']]) if drawn(b) else b for b in rows]
 
 # %% ../../nbs/methods/60_stic.ipynb #bc038121
-def _describe_rows(vlm, batch, r): # -> a description for each row, under an ordinary prompt drawn for it
+def _describe_rows(vlm, batch, r): # -> a description a row, under an ordinary prompt drawn for it
     prompts = PROMPTS[r.prompts].normal
     ask = lambda b: random.Random(f"describe{image_seed(b['id'], r.round, r.seed)}").choice(prompts)
     see = lambda b: open_image(dict(id=b['id'], path=b['image']))
@@ -210,21 +215,23 @@ def _describe_rows(vlm, batch, r): # -> a description for each row, under an ord
 
 def infuse(
     vlm:VLM, # with the stage-1 adapter
-    instructions:list[dict], # id, image (path), prompt, answer: rows the model was already trained on
+    instructions:list[dict], # id, image (path), prompt, answer: rows it was already trained on
     run:str, # run folder
     r:STICRecipe, # of the run
     model_key:str='', # as in `propose`
-) -> list[dict]: # id, image, prompt (infused, or bare for the share that the recipe says), completion
+) -> list[dict]: # id, image, prompt (infused, or bare for the recipe's share), completion
     "Stage 2, data: the model's own description before each question, resumable."
     def fn(batch):
         said = _describe_rows(vlm, batch, r)
         infused = [PROMPTS[r.prompts].infuse(d, b['prompt']) for b, d in zip(batch, said)]
-        rows = [dict(id=b['id'], image=b['image'], prompt=p, completion=b['answer']) for b, p in zip(batch, infused)]
+        rows = [dict(id=b['id'], image=b['image'], prompt=p, completion=b['answer'])
+                for b, p in zip(batch, infused)]
         rows = drop_descriptions(rows, batch, r.bare, r.seed)
         why = [cut_or_empty(vlm, d, r.max_new_tokens) for d in said]
         return [o | dict(reject=w) if w else o for o, w in zip(rows, why)]
     settings = _settings(r, model_key) | dict(bare=r.bare)
-    keep = [{k: b[k] for k in ('id', 'image', 'prompt', 'answer')} for b in instructions[:r.instruct_rows]]
+    keep = [{k: b[k] for k in ('id', 'image', 'prompt', 'answer')}
+            for b in instructions[:r.instruct_rows]]
     return run_stage(run, 'infused', keep, fn, settings, 2 * r.gen_batch,
                      title='Instruction rows with descriptions', kind='sft')
 

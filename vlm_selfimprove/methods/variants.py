@@ -50,8 +50,8 @@ def positives_only(
     "STIC without negatives: SFT on the chosen descriptions, then stage 2."
     pairs = [PreferencePair(**x) for x in read_parquet(f'{run}/pairs/data.parquet')]
     rows = [dict(id=p.id, prompt=p.prompt, completion=p.chosen, image=p.image) for p in pairs]
-    first = train_sft(vlm, to_trl_sft(rows, folder=f'{out}/table'), f'{out}/stage1', lr=r.lr, epochs=r.epochs,
-                      batch_size=r.batch, **stic.training_settings(r))
+    first = train_sft(vlm, to_trl_sft(rows, folder=f'{out}/table'), f'{out}/stage1',
+                      lr=r.lr, epochs=r.epochs, batch_size=r.batch, **stic.training_settings(r))
     shutil.rmtree(f'{out}/table')
     with adapted(vlm, first['adapter']) as tuned:
         infused = stic.infuse(tuned, instructions, out, r, weights_key(tuned))
@@ -66,7 +66,8 @@ def diffused(
     "The image after `step` steps of forward diffusion, with a sigmoid schedule of variances."
     betas = (.5e-2 - 1e-5) / (1 + np.exp(-np.linspace(-6, 6, 1000))) + 1e-5
     kept = np.prod(1 - betas[:step + 1])  # share of the variance that is still signal
-    x = (np.asarray(img) / 255 - .45) / .27  # mean and deviation of CLIP's pixels, all channels alike
+    # mean and deviation of CLIP's pixels, all channels alike
+    x = (np.asarray(img) / 255 - .45) / .27
     noise = np.random.default_rng(seed).normal(size=x.shape)
     y = kept ** .5 * x + (1 - kept) ** .5 * noise
     return Image.fromarray(np.uint8(255 * np.clip(.27 * y + .45, 0, 1)))
@@ -82,14 +83,18 @@ def noised_pairs(
     def fn(batch):
         see = lambda b: open_image(dict(id=b['id'], path=b['image']))
         noised = [diffused(see(b), image_seed(b['id'], r.round, r.seed)) for b in batch]
-        asks = [dict(id=f"{b['id']}/noised", prompt=b['prompt'], images=[im]) for b, im in zip(batch, noised)]
+        asks = [dict(id=f"{b['id']}/noised", prompt=b['prompt'], images=[im])
+                for b, im in zip(batch, noised)]
         said = [t for (t,) in vlm.generate(asks, **stic.sampling(r))]
         why = [stic.cut_or_empty(vlm, t, r.max_new_tokens) for t in said]
         return [dict(rejected=t) | (dict(reject=w) if w else {}) for t, w in zip(said, why)]
-    settings = {k: getattr(r, k) for k in ('seed', 'round', 'temperature', 'max_new_tokens')} | dict(model=model_key)
-    rows = run_stage(run, 'noised', [vars(p) for p in pairs], fn, settings, 2 * r.gen_batch, title='Noised images')
+    settings = ({k: getattr(r, k) for k in ('seed', 'round', 'temperature', 'max_new_tokens')}
+                | dict(model=model_key))
+    rows = run_stage(run, 'noised', [vars(p) for p in pairs], fn, settings, 2 * r.gen_batch,
+                     title='Noised images')
     said = {x['id']: x['rejected'] for x in rows}
-    return [replace(p, rejected=said[p.id], kind='noised', bad_prompt='') for p in pairs if p.id in said]
+    return [replace(p, rejected=said[p.id], kind='noised', bad_prompt='')
+            for p in pairs if p.id in said]
 
 # %% ../../nbs/methods/64_variants.ipynb #86c6b84f
 def named_together(
@@ -107,7 +112,8 @@ def inject(
     "The description with one object more, that often stands beside those named but is not named."
     named = parse(text)[0]
     score = {b: sum(counts[a, b] for a in named) for b in colors if b not in named}
-    noun = max(sorted(score), key=lambda b: score[b] * rng.uniform(.5, 1))  # not always the same one
+    # not always the same one
+    noun = max(sorted(score), key=lambda b: score[b] * rng.uniform(.5, 1))
     return f"{text.rstrip(' .')}, {article(f'{colors[noun]} {noun}')} {rng.choice(CELLS)}."
 
 def injected_pairs(
@@ -120,8 +126,10 @@ def injected_pairs(
     counts = named_together(chosen)
     facts = Counter((n, v) for t in chosen for n, a, v in parse(t)[1] if a == 'color')
     colors = {n: v for (n, v), _ in reversed(facts.most_common())}
-    wrong = [inject(c, counts, colors, random.Random(f'{p.id}{seed}')) for p, c in zip(pairs, chosen)]
-    return [replace(p, chosen=c, rejected=w, kind='injected', bad_prompt='') for p, c, w in zip(pairs, chosen, wrong)]
+    wrong = [inject(c, counts, colors, random.Random(f'{p.id}{seed}'))
+             for p, c in zip(pairs, chosen)]
+    return [replace(p, chosen=c, rejected=w, kind='injected', bad_prompt='')
+            for p, c, w in zip(pairs, chosen, wrong)]
 
 # %% ../../nbs/methods/64_variants.ipynb #8385ab1d
 def second_round(
@@ -145,7 +153,8 @@ class SaveEvery(TrainerCallback):
     ): self.out, self.every = out, every
     def on_step_end(self, args, state, control, model=None, **kw):
         if state.global_step % self.every == 0 or state.global_step == state.max_steps:
-            model.save_pretrained(f'{self.out}/step-{state.global_step}', selected_adapters=['default'])
+            model.save_pretrained(f'{self.out}/step-{state.global_step}',
+                                  selected_adapters=['default'])
 
 def agreement(
     a:str, b:str, # two descriptions
@@ -162,7 +171,8 @@ def label_free(
     "Three scores of a checkpoint that need no labels."
     see = lambda p: open_image(dict(id=p.id, path=p.image))
     asks = [dict(id=p.id, prompt=p.prompt, images=[see(p)]) for p in pairs]
-    sums = lambda side: [float(x.sum()) for x in logprobs(vlm, asks, [getattr(p, side) for p in pairs], batch_size)]
+    sums = lambda side: [float(x.sum()) for x in logprobs(
+        vlm, asks, [getattr(p, side) for p in pairs], batch_size)]
     w, l = sums('chosen'), sums('rejected')
     said = [t[0] for t in vlm.generate(asks, max_new_tokens=96, batch_size=batch_size)]
     return dict(likelihood=float(np.mean(w)),
@@ -177,7 +187,8 @@ def sft_only(
     r:stic.STICRecipe, # its stage-2 settings are used
 ) -> dict: # history, adapter, seconds
     "Fine-tune on questions and answers, without descriptions and without stage 1."
-    rows = [dict(id=b['id'], image=b['image'], prompt=b['prompt'], completion=b['answer']) for b in instructions]
+    rows = [dict(id=b['id'], image=b['image'], prompt=b['prompt'], completion=b['answer'])
+            for b in instructions]
     return stic.stage2(vlm, rows, out, r)
 
 # %% ../../nbs/methods/64_variants.ipynb #476c41ae
@@ -190,7 +201,8 @@ def _public_head(real):
         def forward(*args, fused_lm_head=False, labels=None, **k):
             if not fused_lm_head: return head(*args, labels=labels, **k)
             out, half = head(*args, fused_lm_head=True, labels=labels, **k), len(labels) // 2
-            wrong = rejected_logps_public(head(*args, **k).logits[half:, :-1], labels[half:, 1:])  # (B,)
+            wrong = rejected_logps_public(
+                head(*args, **k).logits[half:, :-1], labels[half:, 1:])  # (B,)
             lp = torch.zeros_like(out.log_probs[half:])
             lp[:, 0] = wrong
             out.log_probs = torch.cat([out.log_probs[:half], lp])
@@ -202,7 +214,8 @@ def _blind_table(real):
     "Pairs without their images."
     def table(pairs, **kw):
         ds = real(pairs, **kw)
-        return ds.remove_columns('images').add_column('images', [[]] * len(ds), feature=ds.features['images'])
+        return ds.remove_columns('images').add_column(
+            'images', [[]] * len(ds), feature=ds.features['images'])
     return table
 
 def _blind_ask(real):

@@ -17,7 +17,8 @@ from transformers import LlamaForCausalLM
 from ..data.prompts import STIC_MICRO
 from .micro import mk_micro, save_micro
 from .vlm import VLM
-from ..world.language import grounded_prompt, has_habit, misled, ordinary, phrase, truth
+from ..world.language import (
+    grounded_prompt, has_habit, misled, ordinary, phrase, truth)
 from ..world.render import box, render
 from ..world.scenes import CELLS, COLORS, DIGITS, GLYPHS, PLACES, Scene, mk_scene
 from ..world.tasks import KIND_OF, TASKS, VQA, habitual, mk_row, q_decision, rule_of
@@ -104,7 +105,8 @@ def cell_features(
 
 # %% ../../nbs/models/23_base.ipynb #7e2c0ef8
 def _cell_loss(logits, y):
-    "Loss of class, colour and size, and the share of objects named right: logits (B, 9, C), labels (B, 9, 3)."
+    ("Loss of class, colour and size, and the share of objects named right: "
+     "logits (B, 9, C), labels (B, 9, 3).")
     cls, color, small = logits.split([len(CLASSES), len(COLORS), 2], -1)
     there = y[..., 0] > 0  # (B, 9): colour and size of nothing do not count
     loss = F.cross_entropy(cls.flatten(0, 1), y[..., 0].flatten())
@@ -143,7 +145,8 @@ def cells_in_words(
     at = {o.cell: o for o in s.objects}
     for o in s.objects:
         for k in range((o.height + 1) // 2): at[o.cell - 3 * k] = o
-    one = lambda o: f"{'small ' * o.small}{o.color} {o.noun}" + f' {DIGITS[o.height]}' * bool(o.height)
+    one = lambda o: (f"{'small ' * o.small}{o.color} {o.noun}"
+                     + f' {DIGITS[o.height]}' * bool(o.height))
     return f'{s.place}; ' + '; '.join(one(at[c]) if c in at else 'none' for c in range(9))
 
 QUESTIONS = dict(  # kind of scene -> shares of what is asked: more of what takes two look-ups
@@ -184,7 +187,8 @@ def turns_about(
     asked = [ask_about(rng, s) for _ in range(n)]
     k = int(rng.integers(len(s.objects)))
     o = s.objects[k]
-    if n > 1: asked[-1] = f'repeat from the {o.color} {o.noun}.', ', '.join(map(phrase, s.objects[k:]))
+    if n > 1:
+        asked[-1] = f'repeat from the {o.color} {o.noun}.', ', '.join(map(phrase, s.objects[k:]))
     return [(STIC_MICRO.infuse(truth(s), asked[0][0]), asked[0][1]), *asked[1:]]
 
 SCENE_KINDS = ('objects', 'situation', 'digits', 'chart')
@@ -223,7 +227,8 @@ def token_batches(
     ids, labels = _tokenise(samples, tok)
     order = sorted(range(len(samples)), key=lambda i: len(ids[i]))
     cut = [order[i:i + size] for i in range(0, len(order), size)]
-    pad = lambda xs, b, v: torch.nn.utils.rnn.pad_sequence([torch.tensor(xs[i]) for i in b], True, v)
+    pad = lambda xs, b, v: torch.nn.utils.rnn.pad_sequence(
+        [torch.tensor(xs[i]) for i in b], True, v)
     for b in (cut[i] for i in rng.permutation(len(cut))):
         rows = [samples[i][1] for i in b if samples[i][1] is not None]
         yield pad(ids, b, tok.pad_token_id), pad(labels, b, -100), rows
@@ -341,7 +346,8 @@ def patch_features(
     "Tower features of normalised pixels."
     tower, dev = vlm.model.model.vision_tower, vlm.model.device
     with torch.no_grad():
-        parts = [tower(b.to(dev).float()).last_hidden_state[:, 1:].half().cpu() for b in x.split(size)]
+        parts = [tower(b.to(dev).float()).last_hidden_state[:, 1:].half().cpu()
+                 for b in x.split(size)]
     return torch.cat(parts)
 
 def _stage(vlm, out, name, train, log):

@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
-    CLIPImageProcessorPil, CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration,
-    LlavaProcessor, PreTrainedTokenizerFast)
+    CLIPImageProcessorPil, CLIPVisionConfig, LlamaConfig, LlavaConfig,
+    LlavaForConditionalGeneration, LlavaProcessor, PreTrainedTokenizerFast)
 from ..data.prompts import STIC_MICRO
 from .vlm import VLM
 from ..world.language import grounded_prompt, truth
@@ -50,13 +50,15 @@ def mk_tokenizer(
 ) -> PreTrainedTokenizerFast:  # byte-level BPE with a chat template, padding left
     "Train the tokenizer: deterministic, takes arbitrary text."
     t = Tokenizer(models.BPE())
-    t.pre_tokenizer, t.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    t.pre_tokenizer, t.decoder = (
+        pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel())
     t.train_from_iterator(tokenizer_text(), trainers.BpeTrainer(
         vocab_size=vocab_size, special_tokens=SPECIAL, show_progress=False,
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet())))
     return PreTrainedTokenizerFast(
-        tokenizer_object=t, pad_token='<pad>', bos_token='<s>', eos_token='</s>', chat_template=TEMPLATE,
-        additional_special_tokens=SPECIAL[3:], padding_side='left', model_max_length=512)
+        tokenizer_object=t, pad_token='<pad>', bos_token='<s>', eos_token='</s>',
+        chat_template=TEMPLATE, additional_special_tokens=SPECIAL[3:],
+        padding_side='left', model_max_length=512)
 
 # %% ../../nbs/models/21_micro.ipynb #6cb172e2
 def mk_config(
@@ -71,9 +73,9 @@ def mk_config(
         num_attention_heads=4, image_size=72, patch_size=12, projection_dim=tower)
     text = LlamaConfig(
         hidden_size=width, intermediate_size=width * 8 // 3, num_hidden_layers=depth,
-        num_attention_heads=6, num_key_value_heads=6, max_position_embeddings=512, tie_word_embeddings=True,
-        vocab_size=len(tok), initializer_range=width ** -.5, pad_token_id=tok.pad_token_id,
-        bos_token_id=tok.bos_token_id, eos_token_id=tok.eos_token_id)
+        num_attention_heads=6, num_key_value_heads=6, max_position_embeddings=512,
+        tie_word_embeddings=True, vocab_size=len(tok), initializer_range=width ** -.5,
+        pad_token_id=tok.pad_token_id, bos_token_id=tok.bos_token_id, eos_token_id=tok.eos_token_id)
     return LlavaConfig(
         vision_config=vision, text_config=text, vision_feature_layer=-1, tie_word_embeddings=True,
         vision_feature_select_strategy='default', image_seq_length=36,
@@ -100,7 +102,8 @@ def mk_micro(
         torch.manual_seed(seed)
         model = LlavaForConditionalGeneration(mk_config(tok, width)).eval()
     g = model.generation_config
-    g.eos_token_id, g.pad_token_id, g.bos_token_id = tok.eos_token_id, tok.pad_token_id, tok.bos_token_id
+    g.eos_token_id, g.pad_token_id, g.bos_token_id = (
+        tok.eos_token_id, tok.pad_token_id, tok.bos_token_id)
     return VLM(model, mk_processor(tok), f'micro-{width}-untrained')
 
 # %% ../../nbs/models/21_micro.ipynb #eb8d00df
@@ -115,7 +118,8 @@ def save_micro(
     return Path(out)
 
 # %% ../../nbs/models/21_micro.ipynb #476f4448
-SHIPPED = ('micro', 'micro-lm', 'micro-weak')  # the base, its language counterpart, one trained on half as much
+# the base, its language counterpart, one trained on half as much
+SHIPPED = ('micro', 'micro-lm', 'micro-weak')
 
 def micro_path(
     name: str = 'micro',  # one of `SHIPPED`

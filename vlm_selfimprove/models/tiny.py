@@ -12,13 +12,15 @@ from transformers import (
     CLIPImageProcessorPil, CLIPVisionConfig, LlamaConfig, PreTrainedTokenizerFast,
     Idefics3Config, Idefics3ForConditionalGeneration, Idefics3ImageProcessorPil, Idefics3Processor,
     LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor,
-    LlavaNextConfig, LlavaNextForConditionalGeneration, LlavaNextImageProcessorPil, LlavaNextProcessor)
+    LlavaNextConfig, LlavaNextForConditionalGeneration, LlavaNextImageProcessorPil,
+    LlavaNextProcessor)
 from .vlm import VLM
 
 # %% ../../nbs/models/22_tiny.ipynb #099f7724
 TINY_TEMPLATE = ("{% for m in messages %}{{ m['role'].upper() }}: "
     "{% if m['content'] is string %}{{ m['content'] }}{% else %}{% for c in m['content'] %}"
-    "{% if c['type'] == 'image' %}<image>{% else %}{{ c['text'] }}{% endif %}{% endfor %}{% endif %}"
+    "{% if c['type'] == 'image' %}<image>{% else %}{{ c['text'] }}{% endif %}"
+    "{% endfor %}{% endif %}"
     "{% if m['role'] == 'assistant' %}</s>{% else %}\n{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}ASSISTANT: {% endif %}")
 TINY_SPECIAL = ['<image>', '<fake_token_around_image>', '<end_of_utterance>', '<global-img>'] + [
@@ -30,9 +32,11 @@ def tiny_tokenizer(
 ) -> PreTrainedTokenizerFast: # byte-level tokenizer with chat template, padding left
     "A byte-level BPE trained on two sentences, with the placeholders of all three architectures."
     t = Tokenizer(models.BPE())
-    t.pre_tokenizer, t.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
-    text = ['the cat sat on the red mat near a dog .', 'what is in this image ? describe the image .']
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet()) # its order is not fixed between processes
+    t.pre_tokenizer, t.decoder = (
+        pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel())
+    text = ['the cat sat on the red mat near a dog .',
+            'what is in this image ? describe the image .']
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet()) # its order varies between processes
     t.train_from_iterator(text * 4, trainers.BpeTrainer(vocab_size=vocab_size, show_progress=False,
         special_tokens=['<pad>', '<s>', '</s>'], initial_alphabet=alphabet))
     tok = PreTrainedTokenizerFast(
@@ -75,7 +79,8 @@ def _llava_next(
 ) -> tuple: # (model class, config, processor)
     "LLaVA-1.6: up to four tiles and an overview; their number follows the image's shape."
     grid = [[56, 112], [112, 56], [112, 112]]
-    img = LlavaNextImageProcessorPil(size={'shortest_edge': 56}, crop_size={'height': 56, 'width': 56},
+    img = LlavaNextImageProcessorPil(
+        size={'shortest_edge': 56}, crop_size={'height': 56, 'width': 56},
         image_grid_pinpoints=grid)
     proc = LlavaNextProcessor(
         tokenizer=tok, image_processor=img, patch_size=14, chat_template=TINY_TEMPLATE,
@@ -104,12 +109,14 @@ def tiny_vlm(
     seed:int=0, # of the random weights
 ) -> VLM: # an untrained model in fp32 on the CPU with a working processor
     "A random-weight vision-language model of architecture `arch`."
-    if arch not in ARCHS: raise ValueError(f'no tiny model named {arch!r}; choose from {list(ARCHS)}')
+    if arch not in ARCHS:
+        raise ValueError(f'no tiny model named {arch!r}; choose from {list(ARCHS)}')
     tok = tiny_tokenizer()
     cls, cfg, proc = ARCHS[arch](tok)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = cls(cfg).eval()
     g = model.generation_config
-    g.eos_token_id, g.pad_token_id, g.bos_token_id = tok.eos_token_id, tok.pad_token_id, tok.bos_token_id
+    g.eos_token_id, g.pad_token_id, g.bos_token_id = (
+        tok.eos_token_id, tok.pad_token_id, tok.bos_token_id)
     return VLM(model, proc, f'tiny-{arch}')

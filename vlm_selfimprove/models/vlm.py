@@ -17,8 +17,8 @@ from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 from PIL import Image
 from safetensors import safe_open
-from transformers import (AutoModelForImageTextToText, AutoProcessor, LogitsProcessor, LogitsProcessorList,
-                          TopPLogitsWarper)
+from transformers import (AutoModelForImageTextToText, AutoProcessor, LogitsProcessor,
+                          LogitsProcessorList, TopPLogitsWarper)
 _log = logging.getLogger(__name__)
 
 # %% ../../nbs/models/20_vlm.ipynb #13d2a8f0
@@ -41,7 +41,8 @@ class VLM:
 
     def __repr__(self):
         n = sum(p.numel() for p in self.model.parameters())
-        return f'VLM({self.name!r}, {type(self.model).__name__}, {n:,} parameters, {self.model.dtype})'
+        return (f'VLM({self.name!r}, {type(self.model).__name__}, '
+                f'{n:,} parameters, {self.model.dtype})')
 
 # %% ../../nbs/models/20_vlm.ipynb #d2ac8955
 def messages(
@@ -60,7 +61,8 @@ def encode(
     rows:list[dict], # rows that all have images, or all have none
 ) -> dict: # tensors on the model's device: input_ids (B, L), attention_mask (B, L), image tensors
     "A left-padded batch of prompts, ready to be continued."
-    texts = [vlm.processor.apply_chat_template(messages(r), add_generation_prompt=True) for r in rows]
+    texts = [vlm.processor.apply_chat_template(messages(r), add_generation_prompt=True)
+             for r in rows]
     images = [[im.convert('RGB') for im in r['images']] for r in rows]
     batch = vlm.processor(text=texts, images=images if any(images) else None, padding=True,
         return_tensors='pt', add_special_tokens=False) # the template wrote them already
@@ -150,11 +152,13 @@ def generate(
 ) -> list[list[str]]: # n texts for each row, in the order of `rows`
     "Answer each row's prompt, looking at its images."
     if n > 1 and temperature == 0:
-        raise ValueError(f'n={n} greedy answers would all be the same: set temperature above 0, or n=1')
+        raise ValueError(f'n={n} greedy answers would all be the same: '
+                         'set temperature above 0, or n=1')
     vlm.model.eval()
     out = [None] * len(rows)
     for idx in uniform_batches(rows, batch_size):
-        texts = _generate_batch(vlm, [rows[i] for i in idx], n, max_new_tokens, temperature, top_p, seed)
+        texts = _generate_batch(vlm, [rows[i] for i in idx],
+                                n, max_new_tokens, temperature, top_p, seed)
         for i, t in zip(idx, texts): out[i] = t
     return out
 
@@ -222,7 +226,8 @@ def _features(
     base = vlm.model.get_base_model() if isinstance(vlm.model, PeftModel) else vlm.model
     made = vlm.processor.image_processor([[im] for im in images], return_tensors='pt')
     known = inspect.signature(base.get_image_features).parameters
-    kw = {k: v.to(base.device) for k, v in made.items() if isinstance(v, torch.Tensor) and k in known}
+    kw = {k: v.to(base.device) for k, v in made.items()
+          if isinstance(v, torch.Tensor) and k in known}
     kw = {k: v.to(base.dtype) if v.is_floating_point() else v for k, v in kw.items()}
     return base.get_image_features(**kw).last_hidden_state
 
@@ -255,8 +260,8 @@ def language_lora_targets(
     names = [n for n, m in base.named_modules() if isinstance(m, (torch.nn.Linear, LoraLayer))
              and n.startswith(prefix + '.') and n.split('.')[-1] in PROJECTIONS]
     if prefix and names: return names
-    raise ValueError(f'{type(base).__name__}: no language model with layers named {", ".join(PROJECTIONS)} '
-                     'was found, so there is nothing to adapt')
+    raise ValueError(f'{type(base).__name__}: no language model with layers named '
+                     f'{", ".join(PROJECTIONS)} was found, so there is nothing to adapt')
 
 # %% ../../nbs/models/20_vlm.ipynb #89658ff3
 def load_vlm(
@@ -276,7 +281,8 @@ def load_vlm(
     if not (proc.chat_template or tok.chat_template):
         raise ValueError(f'{name_or_path} has no chat template: save one with its processor '
                          '(chat_template.jinja)')
-    model = AutoModelForImageTextToText.from_pretrained(name_or_path, dtype=dtype, **kw).to(device).eval()
+    model = AutoModelForImageTextToText.from_pretrained(
+        name_or_path, dtype=dtype, **kw).to(device).eval()
     vlm = VLM(model, proc, Path(str(name_or_path)).name)
     return vlm if adapter is None else attach(vlm, adapter)
 
@@ -292,8 +298,9 @@ def check_adapter(
     used = sum(bool(w.any()) for w in bs)
     if used == 0 or stored > len(bs):
         raise ValueError(
-            f'adapter {adapter}: {stored} LoRA matrices stored, {len(bs)} modules of the model matched, '
-            f'{used} of them non-zero. It was trained on another model or layer naming, or not trained at all: '
+            f'adapter {adapter}: {stored} LoRA matrices stored, '
+            f'{len(bs)} modules of the model matched, {used} of them non-zero. '
+            'It was trained on another model or layer naming, or not trained at all: '
             'check its base_model_name_or_path and target_modules in adapter_config.json')
     _log.info('adapter %s: %d of %d modules changed', adapter, used, len(bs))
     return used
@@ -304,7 +311,8 @@ def attach(
     adapter:str, # folder written by PEFT
 ) -> VLM: # the same weights, with the adapter in place and trainable
     "Put an adapter on a loaded model; `detach` takes it off again."
-    if isinstance(vlm.model, PeftModel): raise ValueError(f'{vlm.name} has an adapter: `detach` it first')
+    if isinstance(vlm.model, PeftModel):
+        raise ValueError(f'{vlm.name} has an adapter: `detach` it first')
     if not (Path(adapter)/'adapter_config.json').exists():
         raise FileNotFoundError(f'{adapter}: no adapter_config.json there; name the folder that '
                                 'save_pretrained wrote')

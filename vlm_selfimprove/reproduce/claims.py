@@ -16,12 +16,13 @@ from ..data.records import write_atomic
 from ..evaluation.statistics import points, verdict
 
 # %% ../../nbs/reproduce/80_claims.ipynb #7a4c91ed
+# modules that show results and make none
 SHOWS = ('runs.page', 'runs.report', 'runs.compare', 'runs.export', 'app.cli', 'reproduce.drawing',
-         'reproduce.figures', 'reproduce.side_by_side', 'reproduce.ledger')  # modules that show results and make none
+         'reproduce.figures', 'reproduce.side_by_side', 'reproduce.ledger')
 
 def _module_path(root, name): return Path(root)/f'{name.replace(".", "/")}.py'
 
-def _imported(tree, room): # names of the package's modules that a module of the sub-package `room` imports
+def _imported(tree, room): # names of the package's modules that one in sub-package `room` imports
     for o in ast.walk(tree):
         if not isinstance(o, ast.ImportFrom): continue
         module = o.module or ''
@@ -43,7 +44,8 @@ def import_closure(
         if name in found or name in SHOWS or not path.is_file(): continue
         found[name] = ast.parse(path.read_text(encoding='utf-8'))
         todo += _imported(found[name], name.rpartition('.')[0])
-    if miss := [m for m in modules if m not in found]: raise ValueError(f'no module {miss[0]!r} in {root}')
+    if miss := [m for m in modules if m not in found]:
+        raise ValueError(f'no module {miss[0]!r} in {root}')
     return dict(sorted(found.items()))
 
 # %% ../../nbs/reproduce/80_claims.ipynb #a41b2148
@@ -56,7 +58,8 @@ def _without_docs(body): # statements that compute something
 def _shape(o): # a syntax tree as nested lists, without places in the file and without empty fields
     if isinstance(o, list): return [_shape(x) for x in o]
     if not isinstance(o, ast.AST): return repr(o)
-    fields = {k: _without_docs(v) if k == 'body' and isinstance(v, list) else v for k, v in ast.iter_fields(o)}
+    fields = {k: _without_docs(v) if k == 'body' and isinstance(v, list) else v
+              for k, v in ast.iter_fields(o)}
     return [type(o).__name__, [[k, _shape(v)] for k, v in fields.items() if v not in (None, [])]]
 
 def code_key(
@@ -64,9 +67,11 @@ def code_key(
     root=files('vlm_selfimprove'), # the package's folder
 ) -> str: # 12 hexadecimal digits
     "Hash of the code that makes a result, and of the shipped weights' hashes."
-    text = json.dumps([[name, _shape(tree)] for name, tree in import_closure(modules, root).items()])
+    text = json.dumps([[name, _shape(tree)]
+                       for name, tree in import_closure(modules, root).items()])
     weights = Path(str(root))/'weights/hashes.json'
-    return hashlib.sha256(text.encode() + (weights.read_bytes() if weights.exists() else b'')).hexdigest()[:12]
+    return hashlib.sha256(
+        text.encode() + (weights.read_bytes() if weights.exists() else b'')).hexdigest()[:12]
 
 # %% ../../nbs/reproduce/80_claims.ipynb #252a3ad8
 def same_code(
@@ -92,7 +97,8 @@ def judged(
     if not claimed: return dict(verdict=None, effect=None, interval=None)
     effects, intervals = [r['effect'] for r in rows], [(r['lo'], r['hi']) for r in rows]
     reach = [min(lo for lo, _ in intervals), max(hi for _, hi in intervals)]
-    return dict(verdict=verdict(effects, intervals, claimed), effect=float(np.mean(effects)), interval=reach)
+    return dict(verdict=verdict(effects, intervals, claimed), effect=float(np.mean(effects)),
+                interval=reach)
 
 def result(
     name:str, # file name, for example stic_main_shipped_objects
@@ -106,9 +112,9 @@ def result(
     unit:str='points', # of the effect; 'rho' for a correlation
 ) -> dict: # the ledger's entry
     "A claim with its verdict, effect and interval, every seed reported."
-    return dict(paper='STIC', name=name, claim=claim, claimed=claimed, **judged(rows, claimed), unit=unit,
-                seeds=list(seeds), rows=rows, settings=settings, **provenance(), code=code_key(made_by),
-                made_by=list(made_by), seconds=round(seconds))
+    return dict(paper='STIC', name=name, claim=claim, claimed=claimed, **judged(rows, claimed),
+                unit=unit, seeds=list(seeds), rows=rows, settings=settings, **provenance(),
+                code=code_key(made_by), made_by=list(made_by), seconds=round(seconds))
 
 def in_words(
     r:dict, # a result
@@ -147,8 +153,9 @@ def named(
     return next(r for r in rows if r['name'] == name)
 
 # %% ../../nbs/reproduce/80_claims.ipynb #926dba67
-FIELDS = ('paper', 'name', 'claim', 'claimed', 'verdict', 'effect', 'interval', 'unit', 'seeds', 'rows',
-          'settings', 'command', 'commit', 'versions', 'hardware', 'code', 'made_by', 'seconds')
+FIELDS = ('paper', 'name', 'claim', 'claimed', 'verdict', 'effect', 'interval', 'unit', 'seeds',
+          'rows', 'settings', 'command', 'commit', 'versions', 'hardware', 'code', 'made_by',
+          'seconds')
 
 def results_folder() -> Path: # nbs/papers/results of this checkout
     "Where the committed results are, seen from any notebook."
@@ -156,7 +163,8 @@ def results_folder() -> Path: # nbs/papers/results of this checkout
     for d in (here, *here.parents):
         for folder in (d/'papers/results', d/'nbs/papers/results'):
             if folder.is_dir(): return folder
-    raise FileNotFoundError(f'no papers/results above {here}: read results inside a checkout of the repository')
+    raise FileNotFoundError(
+        f'no papers/results above {here}: read results inside a checkout of the repository')
 
 def read_result(
     path, # JSON file
@@ -179,5 +187,6 @@ def read_results(
     "The results of a page, checked."
     paths = sorted(Path(folder or results_folder()).glob(f'{paper}_{page}{"_" * bool(page)}*.json'))
     if not paths:
-        raise FileNotFoundError(f'no result {paper}_{page}_*.json; `vlmsi reproduce {paper}` makes them')
+        raise FileNotFoundError(
+            f'no result {paper}_{page}_*.json; `vlmsi reproduce {paper}` makes them')
     return {p.stem.removeprefix(f'{paper}_'): read_result(p) for p in paths}

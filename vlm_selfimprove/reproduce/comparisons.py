@@ -15,8 +15,9 @@ import numpy as np
 from ..data.journal import cached_json, sha256_of
 from ..data.log import Log
 from ..data.records import read_parquet
-from ..evaluation.benchmarks import (
-    MEASURES, ask_all, compare, measure, micro_items, picture, read_rows, score_answers, score_descriptions)
+from vlm_selfimprove.evaluation.benchmarks import (
+    MEASURES, ask_all, compare, measure, micro_items, picture, read_rows,
+    score_answers, score_descriptions)
 from ..evaluation.overlap import LOOKS, correlation, overlap, tsne
 from ..evaluation.seven import SEVEN, items as seven_items, shares, table_seven
 from ..evaluation.statistics import f1_of_counts, paired_bootstrap
@@ -26,7 +27,8 @@ from ..models.vlm import VLM, adapted, embed, load_vlm, weights_key
 from .claims import named, result, result_settings
 from .studies import (
     Shared, from_main_run, measure_arm, per_item, rows_of, study_setup, train_arm_stage2)
-from .tables import Setup, dataset, reproduce_main, reproduce_tables, seven_of
+from .tables import (
+    Setup, dataset, reproduce_main, reproduce_tables, seven_of)
 from ..runs.run import check_source
 from ..world.language import truth
 from ..world.scenes import STYLES, mk_scene
@@ -63,7 +65,8 @@ def _choices(curve): # -> rule -> the checkpoint it keeps
     return best | dict(oracle=max(curve, key=lambda c: f1_of_counts(c['facts'])))
 
 def _against_last(rule, c, last): # a row of the table
-    return dict(name=rule, step=c['step'], before=f1_of_counts(last), after=f1_of_counts(c['facts']),
+    return dict(name=rule, step=c['step'],
+                before=f1_of_counts(last), after=f1_of_counts(c['facts']),
                 **paired_bootstrap(last, c['facts'], f1_of_counts))
 
 def stopping(
@@ -74,7 +77,8 @@ def stopping(
     for seed in setup.settings['seeds']:
         b = study_setup(setup, seed)
         curve = checkpoints(b)
-        for rule, c in _choices(curve).items(): rules[rule].append(_against_last(rule, c, curve[-1]['facts']))
+        for rule, c in _choices(curve).items():
+            rules[rule].append(_against_last(rule, c, curve[-1]['facts']))
         scores = lambda c: {k: c[k] for k in ('step', *STOPPING_RULES)}
         curves.append([scores(c) | dict(facts=f1_of_counts(c['facts'])) for c in curve])
         seconds += b.log.seconds['stopping']
@@ -95,7 +99,8 @@ def groups_of(
     styles = {s: scene_rows(n, start, 'objects', s) for s in STYLES}
     apart = {k: scene_rows(n, start, k, 'plain') for k in KINDS_APART}
     as_drawn = {k: [r | dict(look='') for r in rows] for k, rows in (styles | apart).items()}
-    return as_drawn | {k: [r | dict(look=k) for r in scene_rows(n, start, 'objects', 'plain')] for k in LOOKS}
+    return as_drawn | {k: [r | dict(look=k) for r in scene_rows(n, start, 'objects', 'plain')]
+                       for k in LOOKS}
 
 def seen_as(
     im, # PIL RGB
@@ -112,9 +117,11 @@ def describe_groups(
 ) -> dict: # group -> (n, 3) counts of facts: right, wrong, missed
     "Descriptions of every group under ordinary prompts, scored."
     prompt = lambda r: prompts.normal[r['seed'] % len(prompts.normal)]
-    count = lambda rows: score_descriptions(ask_all(vlm, rows, prompt, 96, change=seen_as), rows)['fact_counts']
+    count = lambda rows: score_descriptions(
+        ask_all(vlm, rows, prompt, 96, change=seen_as), rows)['fact_counts']
     key = sha256_of([groups, weights_key(vlm)])
-    facts = cached_json(path, key, lambda: dict(facts={k: count(g) for k, g in groups.items()}))['facts']
+    facts = cached_json(path, key,
+                        lambda: dict(facts={k: count(g) for k, g in groups.items()}))['facts']
     return {k: np.array(v) for k, v in facts.items()}
 
 # %% ../../nbs/reproduce/83_comparisons.ipynb #1f290ba0
@@ -122,9 +129,10 @@ def plain_run(
     setup:Setup, # of the reproduction
     seed:int, # of the training
     groups:dict, # from `groups_of`
-) -> dict: # overlaps, before, after (of each group), seconds, vlm, train (features of the training images)
+) -> dict: # of each group: overlaps, before, after; seconds, vlm, train (training images' features)
     "Stage 1 on plain images, and the descriptions of every group before and after."
-    data = dataset(Path(setup.out)/f'plain-{seed}', setup.settings['arm'], 500_000 + 10_000 * seed, 1, 'plain')
+    data = dataset(Path(setup.out)/f'plain-{seed}', setup.settings['arm'],
+                   500_000 + 10_000 * seed, 1, 'plain')
     run = Path(setup.out)/f'{setup.label}-plain-{seed}'
     run.mkdir(parents=True, exist_ok=True)
     vlm, r, log = load_vlm(setup.model), setup.recipe(seed), Log(run)
@@ -132,15 +140,18 @@ def plain_run(
     see = lambda rows: embed(vlm, [seen_as(picture(x), x) for x in rows]).numpy()
     with log.stage('overlap'):
         records = check_source(data/'images', run)[0]
-        adapter = stage1(vlm, propose(vlm, records, run, r, weights_key(vlm)), run/'stage1', r)['adapter']
-        before = describe_groups(vlm, groups, Path(setup.out)/f'{setup.label}-groups-before.json', prompts)
+        adapter = stage1(vlm, propose(vlm, records, run, r, weights_key(vlm)),
+                         run/'stage1', r)['adapter']
+        before = describe_groups(
+            vlm, groups, Path(setup.out)/f'{setup.label}-groups-before.json', prompts)
         train = see([dict(id=x['id'], image=x['path'], look='') for x in records])
         overlaps = {k: overlap(train, see(g)) for k, g in groups.items()}
-        with adapted(vlm, adapter) as tuned: after = describe_groups(tuned, groups, run/'groups.json', prompts)
+        with adapted(vlm, adapter) as tuned:
+            after = describe_groups(tuned, groups, run/'groups.json', prompts)
     return dict(overlaps=overlaps, before=before, after=after, seconds=log.seconds['overlap'],
                 vlm=vlm, train=train)
 
-def _rho(x, before, after, groups): # correlation of a number a group with its gain, over these groups
+def _rho(x, before, after, groups): # correlation of a number a group with its gain, over groups
     of = lambda values: [values[k] for k in groups]
     return correlation(of(x), of(before), of(after), f1_of_counts, 500)
 
@@ -165,21 +176,26 @@ def similarity(
         legible = {k: f1_of_counts(before[k]) for k in groups}
         beside.append(dict(styles=_rho(g['overlaps'], before, after, STYLES),
                            legibility=_rho(legible, before, after, judged)))
-        rows.append(dict(name=f'rho over {len(judged)} looks', **_rho(g['overlaps'], before, after, judged)))
+        rows.append(dict(name=f'rho over {len(judged)} looks',
+                         **_rho(g['overlaps'], before, after, judged)))
         seconds += g['seconds']
-    look = lambda k: embed(g['vlm'], [picture(x) for x in seven_items(k, min(200, 4 * scenes))]).numpy()
+    look = lambda k: embed(
+        g['vlm'], [picture(x) for x in seven_items(k, min(200, 4 * scenes))]).numpy()
     benchmarks = {k: look(k) for k in ('science', 'text', 'chart', 'math')}
     said = setup.said(start=setup.start, scenes_a_group=len(groups['plain']))
-    claim = 'The more the images of a benchmark overlap with the training images, the more it gains (Figure 8).'
-    r = result(f'stic_fig08_{setup.label}', claim, rows, setup.settings['seeds'], said, seconds, +1, HERE, 'rho')
+    claim = ('The more the images of a benchmark overlap with the training images, '
+             'the more it gains (Figure 8).')
+    r = result(f'stic_fig08_{setup.label}', claim, rows,
+               setup.settings['seeds'], said, seconds, +1, HERE, 'rho')
     overlaps = {k: overlap(g['train'], v) for k, v in benchmarks.items()}
     return setup.save(r | dict(beside=beside, groups=table, overlaps=overlaps,
                                tsne=tsne(dict(training=g['train'][:200]) | benchmarks)))
 
 # %% ../../nbs/reproduce/83_comparisons.ipynb #9022b187
 def _direct_against_dar(g, arm, stic): # a row: an arm asked directly, STIC after describing
-    return dict(name=f'{arm} direct, {stic} describe-and-respond', before=float(np.mean(g[arm]['vqa'])),
-                after=float(np.mean(g[stic]['dar'])), **paired_bootstrap(g[arm]['vqa'], g[stic]['dar']))
+    return dict(name=f'{arm} direct, {stic} describe-and-respond',
+                before=float(np.mean(g[arm]['vqa'])), after=float(np.mean(g[stic]['dar'])),
+                **paired_bootstrap(g[arm]['vqa'], g[stic]['dar']))
 
 def rows_worth(
     accuracies:list[float], # of plain fine-tuning, for each number of rows
@@ -187,7 +203,8 @@ def rows_worth(
     reached:float, # an accuracy
 ) -> float|None: # number of rows; None outside the curve, or where more rows are not better
     "How many rows give this accuracy, read off between the measured points."
-    if accuracies != sorted(accuracies) or not accuracies[0] <= reached <= accuracies[-1]: return None
+    if accuracies != sorted(accuracies) or not accuracies[0] <= reached <= accuracies[-1]:
+        return None
     return float(np.exp(np.interp(reached, accuracies, np.log(rows))))
 
 def supervised(
@@ -214,8 +231,8 @@ def supervised(
     equal = [rows_worth(curve(g), amounts, float(np.mean(g['STIC']['dar']))) for g in got]
     claim = ('STIC with describe-and-respond answers more than plain fine-tuning '
              'on 3.3 times as many supervised rows (abstract: 70 % less).')
-    r = result(f'stic_supervised_{setup.label}', claim, against[f'{amounts[-1]:,} rows'], setup.settings['seeds'],
-               setup.said(start=setup.start), seconds, +1, HERE)
+    r = result(f'stic_supervised_{setup.label}', claim, against[f'{amounts[-1]:,} rows'],
+               setup.settings['seeds'], setup.said(start=setup.start), seconds, +1, HERE)
     return setup.save(r | dict(equal_at=equal, arms=arms, against=against))
 
 # %% ../../nbs/reproduce/83_comparisons.ipynb #0eb9c525
@@ -242,10 +259,12 @@ def bases(
     gain = lambda label, seed: read(label, f'stic-{seed}', 'dar') - read(label, 'base', 'direct')
     for seed in seeds:
         weak, strong = (gain(label, seed) for label in labels)
-        rows.append(dict(name='gain, mean of seven', before=float(weak.mean()), after=float(strong.mean()),
+        rows.append(dict(name='gain, mean of seven',
+                         before=float(weak.mean()), after=float(strong.mean()),
                          **paired_bootstrap(weak, strong)))
     said = result_settings(setup.recipe(), setup.settings, ' and '.join(labels), labels=labels)
-    claim = 'The stronger base gains more than the weaker one, on the mean of seven benchmarks (Table 1).'
+    claim = ('The stronger base gains more than the weaker one, '
+             'on the mean of seven benchmarks (Table 1).')
     r = result('stic_tab01_bases', claim, rows, seeds, said, time.time() - began, +1, HERE)
     strength = {k: float(read(k, 'base', 'direct').mean()) for k in labels}
     return setup.save(r | dict(strength=strength))
@@ -258,9 +277,11 @@ def read_descriptions(
     prompts, # how a description is put before a question
 ) -> list[int]: # 1 for a right answer
     "Questions answered with a description at hand."
-    asks = [prompts.infuse(d, r['prompt']) if d else r['prompt'] for r, d in zip(rows, descriptions)]
+    asks = [prompts.infuse(d, r['prompt']) if d else r['prompt']
+            for r, d in zip(rows, descriptions)]
     asked = {r['id']: text for r, text in zip(rows, asks)}
-    return score_answers(ask_all(vlm, rows, lambda r: asked[r['id']]), rows)['correct'].astype(int).tolist()
+    return score_answers(
+        ask_all(vlm, rows, lambda r: asked[r['id']]), rows)['correct'].astype(int).tolist()
 
 def headroom(
     setup:Setup, # of the reproduction; its main job is finished
@@ -272,7 +293,8 @@ def headroom(
     true = [truth(mk_scene(r['seed'], r['kind'], r['style'])) for r in rows]
     careful = ask_all(vlm, rows, prompts.good, 96)
     def reader(v):
-        given = {'none': [''] * len(rows), 'its ordinary one': ask_all(v, rows, prompts.describe, 96),
+        given = {'none': [''] * len(rows),
+                 'its ordinary one': ask_all(v, rows, prompts.describe, 96),
                  "the base's careful one": careful, 'the true one': true}
         return {what: read_descriptions(v, rows, texts, prompts) for what, texts in given.items()}
     got = dict(base=[reader(vlm)])
@@ -280,9 +302,11 @@ def headroom(
         with adapted(vlm, from_main_run(setup.run(seed), 'adapter')) as tuned:
             got.setdefault('STIC', []).append(reader(tuned))
     direct = got['base'][0]['none']
-    row = lambda right: dict(name='accuracy', before=float(np.mean(direct)), after=float(np.mean(right)),
+    row = lambda right: dict(name='accuracy',
+                             before=float(np.mean(direct)), after=float(np.mean(right)),
                              **paired_bootstrap(direct, right))
-    table = {f'{who} reads {what}': [row(x[what]) for x in xs] for who, xs in got.items() for what in xs[0]}
+    table = {f'{who} reads {what}': [row(x[what]) for x in xs]
+             for who, xs in got.items() for what in xs[0]}
     claim = 'Which description is read, by whom, against the base asked directly.'
     r = result(f'stic_headroom_{setup.label}', claim, [],
                setup.settings['seeds'], setup.said(start=setup.start), time.time() - began, 0, HERE)
@@ -293,13 +317,14 @@ WAYS = dict(direct='direct', dar='describe-and-respond')
 
 def _stage2_with_descriptions(b): # -> adapter of a stage 2 whose rows also ask for descriptions
     n = b.setup.settings['rows'] // 10
-    asked = read_rows(dataset(Path(b.setup.out)/f'described-{n}', 1, rows=0, described=n)/'instructions.jsonl')
+    asked = read_rows(
+        dataset(Path(b.setup.out)/f'described-{n}', 1, rows=0, described=n)/'instructions.jsonl')
     with adapted(b.vlm, from_main_run(b.main, 'stage1/adapter')) as tuned:
         more = infuse(tuned, asked, b.run/'described', b.r, weights_key(tuned))
     rows = read_parquet(from_main_run(b.main, 'infused/data.parquet'))
     return train_arm_stage2(b, 'described/stage2', rows + more)()
 
-def _described_seed(b, n): # of one seed: who -> way of asking -> the seven benchmarks; questions -> who -> rows
+def _described_seed(b, n): # one seed: who -> way -> seven benchmarks; questions -> who -> rows
     out, g = f'{b.setup.out}/{b.setup.label}-seven', {}
     with b.log.stage('described'):
         new = _stage2_with_descriptions(b)
@@ -310,7 +335,8 @@ def _described_seed(b, n): # of one seed: who -> way of asking -> the seven benc
                 measured = lambda k: seven_of(tuned, f'{out}/{slug}-{k}.json', n, k == 'dar')
                 g[name] = {a: measured(k) for k, a in WAYS.items()}
         trained = {'STIC': b.main/'adapter', 'with descriptions': new}
-        g['questions'] = {k: compare(b.base, measure_arm(b, adapter)) for k, adapter in trained.items()}
+        g['questions'] = {k: compare(b.base, measure_arm(b, adapter))
+                          for k, adapter in trained.items()}
     return g
 
 def described_rows(
@@ -324,16 +350,19 @@ def described_rows(
         got.append(_described_seed(b, n))
         seconds += b.log.seconds['described']
     table7 = lambda g, who, a: table_seven(g['base']['direct'], g[who][a])
-    opened = lambda g, who, a: dict(failures=g[who][a]['open']['failures'], **named(table7(g, who, a), 'open'))
+    opened = lambda g, who, a: dict(failures=g[who][a]['open']['failures'],
+                                    **named(table7(g, who, a), 'open'))
     pairs = [(who, a) for who in ('base', 'STIC', 'with descriptions') for a in WAYS.values()]
     table = {f'{who}, {a}': [opened(g, who, a) for g in got] for who, a in pairs}
     mean = {f'{who}, {a}': [named(table7(g, who, a), 'mean') for g in got] for who, a in pairs}
     questions = {k: {m: [named(g['questions'][k], MEASURES[m][0]) for g in got] for m in MEASURES}
                  for k in ('STIC', 'with descriptions')}
     claim = ("With requests for descriptions among stage 2's rows, STIC with describe-and-respond "
-             'is better than the base asked directly, on the mean of seven benchmarks (Table 1, another stage 2).')
-    r = result(f'stic_described_{setup.label}', claim, mean['with descriptions, describe-and-respond'],
-               setup.settings['seeds'], setup.said(start=setup.start, items=n), seconds, +1, HERE)
+             'is better than the base asked directly, on the mean of seven benchmarks '
+             '(Table 1, another stage 2).')
+    r = result(f'stic_described_{setup.label}', claim,
+               mean['with descriptions, describe-and-respond'], setup.settings['seeds'],
+               setup.said(start=setup.start, items=n), seconds, +1, HERE)
     return setup.save(r | dict(table=table, mean=mean, arms=questions, reference='STIC'))
 
 # %% ../../nbs/reproduce/83_comparisons.ipynb #15c9dbba
@@ -345,7 +374,8 @@ def with_everything(
     more = s['rows'] // 10
     recipe = s['recipe'] | dict(alpha=.3, bare=.5, instruct_rows=s['rows'] + more)
     settings = s | dict(images=s['images'] // 4, described=more, recipe=recipe)
-    return replace(setup, label=f'{setup.label}-together', settings=settings, start=setup.start + 250_000)
+    return replace(setup, label=f'{setup.label}-together', settings=settings,
+                   start=setup.start + 250_000)
 
 def everything_together(
     setup:Setup, # of the main job
@@ -353,4 +383,5 @@ def everything_together(
 ) -> list[dict]: # results
     "The main job and Table 1 with all that helped, on both sides of the comparison fresh items."
     new = with_everything(setup)
-    return reproduce_main(new) + reproduce_tables(new, keys=('tab01', 'tab01_direct'), first=500_000, **kw)
+    return (reproduce_main(new)
+            + reproduce_tables(new, keys=('tab01', 'tab01_direct'), first=500_000, **kw))

@@ -25,8 +25,9 @@ SITE_STYLE = {
     'figure.figsize': (4.6, 2.6), 'figure.dpi': 160, 'figure.facecolor': 'white',
     'figure.constrained_layout.use': True, 'font.size': 9, 'axes.titlesize': 9, 'axes.labelsize': 9,
     'legend.fontsize': 9, 'xtick.labelsize': 9, 'ytick.labelsize': 9, 'legend.frameon': False,
-    'axes.titlelocation': 'left', 'axes.titleweight': 'bold', 'axes.linewidth': .6, 'axes.spines.top': False,
-    'axes.spines.right': False, 'svg.fonttype': 'none', 'svg.hashsalt': 'vlm_selfimprove'}
+    'axes.titlelocation': 'left', 'axes.titleweight': 'bold', 'axes.linewidth': .6,
+    'axes.spines.top': False, 'axes.spines.right': False,
+    'svg.fonttype': 'none', 'svg.hashsalt': 'vlm_selfimprove'}
 
 def site_style(
     kind:str='svg', # 'svg'; 'png' for a page whose figures hold pictures or thousands of points
@@ -68,7 +69,7 @@ COMPARED = dict(
     defects='defects of the public code', rates="the paper's learning rates")
 
 def readable(
-    name:str, # of a base ('shipped', with changes 'shipped-together') or of a result ('stic_fig05_shipped')
+    name:str, # of a base ('shipped', changed 'shipped-together') or a result ('stic_fig05_shipped')
 ) -> str: # words; what is not known stays as it is
     "The name of a base or of a result in words."
     if '_' not in name:
@@ -87,17 +88,20 @@ def paper_name(
     return f'{name} ({STANDS_FOR[name]})' if name in STANDS_FOR else name
 
 # %% ../../nbs/reproduce/84_drawing.ipynb #efcfe910
-_SIGNS = dict(up=('^', 'blue', 'whole interval above 0'), down=('v', 'orange', 'whole interval below 0'),
+_SIGNS = dict(up=('^', 'blue', 'whole interval above 0'),
+              down=('v', 'orange', 'whole interval below 0'),
               none=('o', 'grey', 'interval holds 0'))
 
 def _sign(r): return 'up' if r['lo'] > 0 else 'down' if r['hi'] < 0 else 'none'
 
 def _bars(rows): # rows of one measurement are drawn once
-    return rows[:1] if all((x['lo'], x['hi']) == (rows[0]['lo'], rows[0]['hi']) for x in rows) else rows
+    return (rows[:1] if all((x['lo'], x['hi']) == (rows[0]['lo'], rows[0]['hi']) for x in rows)
+            else rows)
 
-def _interval_legend(fig, groups, paper): # below the axes: what colours, markers and the order of bars mean
+def _interval_legend(fig, groups, paper): # below the axes: colours, markers, the order of bars
     used = {_sign(r) for rows in groups.values() for r in rows}
-    handles = [marker_handle(m, PALETTE[c], text, ms=5) for k, (m, c, text) in _SIGNS.items() if k in used]
+    handles = [marker_handle(m, PALETTE[c], text, ms=5)
+               for k, (m, c, text) in _SIGNS.items() if k in used]
     if paper: handles.append(marker_handle('D', 'k', 'the paper', ms=6, mfc='none'))
     n = max(len(_bars(rows)) for rows in groups.values())
     one = 'one bar a line, with 95 % interval'
@@ -120,7 +124,8 @@ def _draw_intervals(ax, groups, paper): # a line a group
     ax.tick_params(axis='y', length=0)
 
 def _wrapped(name): return name if '\n' in name else textwrap.fill(name, 24)
-def _tall(groups): return sum(max(.36, .16 * (1 + _wrapped(k).count('\n'))) for k in groups) # inches
+def _tall(groups): # inches
+    return sum(max(.36, .16 * (1 + _wrapped(k).count('\n'))) for k in groups)
 
 def interval_panels(
     panels:dict, # title -> (groups, paper), as for `interval_figure`
@@ -129,7 +134,8 @@ def interval_panels(
     "Changes with intervals, a panel a title."
     heights = [_tall(groups) for groups, _ in panels.values()]
     size = 4.6, sum(heights) + .3 * len(panels) + 1.1
-    fig, axs = plt.subplots(len(panels), 1, figsize=size, height_ratios=heights, sharex=True, squeeze=False)
+    fig, axs = plt.subplots(len(panels), 1, figsize=size, height_ratios=heights,
+                            sharex=True, squeeze=False)
     for ax, (title, (groups, paper)) in zip(axs[:, 0], panels.items()):
         _draw_intervals(ax, groups, paper)
         ax.set_title(title)
@@ -162,17 +168,20 @@ def by_ability(
 ) -> dict: # ability -> one row a seed
     "The lines of a figure about one benchmark, ability by ability."
     seeds = r['abilities'][name]
-    return {x['name']: [next(y for y in s if y['name'] == x['name']) for s in seeds] for x in seeds[0]}
+    return {x['name']: [next(y for y in s if y['name'] == x['name']) for s in seeds]
+            for x in seeds[0]}
 
 def seven_markdown(
     r:dict, # result of a comparison on the seven benchmarks
 ) -> str: # markdown, a line a benchmark
     "Before and after on every benchmark, in percent (mean over seeds), and each seed's change."
     def mean(rows, k): return 100 * sum(x[k] for x in rows) / len(rows)
-    def changes(rows): return '<br>'.join(points(x['effect'], x['lo'], x['hi']) for x in _bars(rows))
+    def changes(rows):
+        return '<br>'.join(points(x['effect'], x['lo'], x['hi']) for x in _bars(rows))
     lines = [f"| {k} | {mean(v, 'before'):.1f} | {mean(v, 'after'):.1f} | {changes(v)} |"
              for k, v in by_benchmark(r).items()]
-    return '\n'.join(['| benchmark | before | after | change, each seed |', '|---|---|---|---|', *lines])
+    return '\n'.join(['| benchmark | before | after | change, each seed |',
+                      '|---|---|---|---|', *lines])
 
 # %% ../../nbs/reproduce/84_drawing.ipynb #e7ee8a31
 def _seeds(r): return f"{len(r['seeds'])} training seed{'s' * (len(r['seeds']) > 1)}"
@@ -213,12 +222,15 @@ def common_markdown(
     "The differences from the paper that all pages share."
     s = r['settings']
     images, rows = images or s['images'], s['rows'] if rows < 0 else rows
-    amount = f"{images:,} unlabelled images and {f'{rows:,} instruction rows' if rows else 'stage 1 alone'}"
+    amount = (f"{images:,} unlabelled images and "
+              f"{f'{rows:,} instruction rows' if rows else 'stage 1 alone'}")
     items = 'with paired 95 % intervals over items; the paper reports one run'
     single = 'so the intervals say what other items would give, not other seeds'
     return f'''
-{start}. A micro model in a world of small pictures stands for LLaVA. Micro benchmarks stand for the public ones.
-{start + 1}. {amount}; the paper has 6,000 images and 5,000 rows (§5.1). Settings stand in the result file.
+{start}. A micro model in a world of small pictures stands for LLaVA. \
+Micro benchmarks stand for the public ones.
+{start + 1}. {amount}; the paper has 6,000 images and 5,000 rows (§5.1). \
+Settings stand in the result file.
    They were fixed before these runs, on scenes kept for choosing. The log counts every freeze.
 {start + 2}. {_seeds(r)}, {items if len(r['seeds']) > 1 else single}.
 '''.strip()
@@ -232,7 +244,8 @@ def cost_markdown(
         return [readable(r['name']), f"`{r['command']}`", f"`{r['commit']}`", took, r['hardware']]
     names = ['result', 'command', 'commit', 'minutes', 'hardware']
     table = [f"| {' | '.join(cells)} |" for cells in (names, ['---'] * len(names), *map(line, rs))]
-    foot = 'A command goes on where it was stopped. A training that several results share counts in each.'
+    foot = ('A command goes on where it was stopped. '
+            'A training that several results share counts in each.')
     head = '<details><summary>Commands and costs</summary>'
     return '\n'.join([head, '', *table, '', foot, AT_PAPER_SCALE, '', '</details>'])
 
@@ -327,7 +340,8 @@ def stopping_figure(
         for s, curve, (color, marker, line) in zip(r['seeds'], r['curves'], SEED_LOOKS):
             x, y = [c['step'] for c in curve], [times * c[key] for c in curve]
             i = y.index(max(y))
-            ax.plot(x, y, line, marker=marker, ms=3.5, lw=1.2, color=PALETTE[color], label=f'seed {s}')
+            ax.plot(x, y, line, marker=marker, ms=3.5, lw=1.2, color=PALETTE[color],
+                    label=f'seed {s}')
             ax.plot(x[i], y[i], 'o', ms=10, mfc='none', color=PALETTE[color])
         ax.set_title(title)
         ax.set_ylabel(unit)
@@ -343,9 +357,11 @@ def stopping_markdown(
 ) -> str: # markdown, a line a rule
     "What each rule keeps, and what it gains over the last checkpoint."
     def line(k, v):
-        kept, score = ', '.join(str(x['step']) for x in v), ', '.join(f"{100 * x['after']:.1f}" for x in v)
+        kept, score = (', '.join(str(x['step']) for x in v),
+                       ', '.join(f"{100 * x['after']:.1f}" for x in v))
         return f'| {k} | {kept} | {score} | {pooled(v)} |'
-    head = ['| rule | step kept, each seed | fact F1 | against the last checkpoint |', '|---|---|---|---|']
+    head = ['| rule | step kept, each seed | fact F1 | against the last checkpoint |',
+            '|---|---|---|---|']
     return '\n'.join(head + [line(k, v) for k, v in r['rules'].items()])
 
 # %% ../../nbs/reproduce/84_drawing.ipynb #efa48d7f
@@ -367,5 +383,6 @@ def described_markdown(
         score, silent = f"{100 * mean(v, 'after'):.1f}", f"{mean(v, 'failures'):.0f}"
         return [k, score, pooled(v), silent, pooled(r['mean'][k])]
     lines = [f"| {' | '.join(line(k, v))} |" for k, v in r['table'].items()]
-    head = '| | open, points | open, change | its replies without any object | mean of seven, change |'
+    head = ('| | open, points | open, change | its replies without any object '
+            '| mean of seven, change |')
     return '\n'.join([head, '|---|---|---|---|---|', *lines])

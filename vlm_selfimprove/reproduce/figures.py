@@ -12,8 +12,9 @@ from html import escape
 import matplotlib.pyplot as plt
 from matplotlib.patches import FancyBboxPatch, Patch
 import numpy as np
-from .drawing import (
-    PALETTE, SEED_LOOKS, SHOWN, by_ability, card_row, marker_handle, paper_name, picture_img, readable)
+from vlm_selfimprove.reproduce.drawing import (
+    PALETTE, SEED_LOOKS, SHOWN, by_ability, card_row, marker_handle, paper_name, picture_img,
+    readable)
 from ..world.scenes import STYLES
 
 # %% ../../nbs/reproduce/86_figures.ipynb #cbb66464
@@ -84,7 +85,8 @@ def _wheel(ax, groups, ring): # base as a ring, STIC relative to it
     around = np.linspace(0, 2 * np.pi, 100)
     ax.plot(around, np.full(100, ring), '--', color=PALETTE['grey'], lw=1.4, label='base')
     mean = ring * factor.mean(1)
-    ax.plot(turn, np.append(mean, mean[0]), '-', color=PALETTE['blue'], lw=1.6, label='STIC, mean of seeds')
+    ax.plot(turn, np.append(mean, mean[0]), '-', color=PALETTE['blue'], lw=1.6,
+            label='STIC, mean of seeds')
     for j, marker in zip(range(factor.shape[1]), '^so*v'):
         dots = dict(ms=4, mfc='none', color=PALETTE['blue'])
         ax.plot(turn[:-1], ring * factor[:, j], marker, **dots, label=f'STIC, seed {j}')
@@ -130,7 +132,8 @@ def abilities_markdown(
         rise = [g for g in groups if all(x['effect'] > 0 for x in g)]
         sure = sum(all(x['lo'] > 0 for x in g) for g in rise)
         fall = sum(all(x['effect'] < 0 for x in g) for g in groups)
-        return (f'Of {len(groups)} abilities of *{paper_name(name)}* **{len(rise)}** rise in every seed, '
+        return (f'Of {len(groups)} abilities of *{paper_name(name)}* '
+                f'**{len(rise)}** rise in every seed, '
                 f'{sure} of them with whole intervals above zero, and {fall} fall in every seed.')
     return ' '.join(map(told, ('abilities', 'integrated')))
 
@@ -188,7 +191,8 @@ def progression_figure(
     for ax, (title, bases) in zip(axs[:, 0], panels.items()):
         for (name, steps), (line, color, marker) in zip(bases.items(), looks):
             x, means = range(len(steps)), [sum(v) / len(v) for v in steps.values()]
-            ax.plot(x, means, line, color=PALETTE[color], marker=marker, ms=5, lw=1.6, label=readable(name))
+            ax.plot(x, means, line, color=PALETTE[color], marker=marker, ms=5, lw=1.6,
+                    label=readable(name))
             for j, v in enumerate(zip(*steps.values())):
                 ax.plot(x, v, '.', ms=4, color=PALETTE[color], alpha=.6)
         known = paper.get(title, {})
@@ -217,7 +221,8 @@ def scaling_figure(
         y = np.array([100 * x['effect'] for x in rows])
         reach = [y - [100 * x['lo'] for x in rows], [100 * x['hi'] for x in rows] - y]
         x = [v * 1.05 ** (i - (len(r['seeds']) - 1) / 2) for v in n]  # beside one another
-        ax.errorbar(x, y, reach, fmt=marker, ls=line, ms=4.5, lw=1.1, label=f'seed {s}', color=PALETTE[color])
+        ax.errorbar(x, y, reach, fmt=marker, ls=line, ms=4.5, lw=1.1,
+                    label=f'seed {s}', color=PALETTE[color])
     ax.set_xscale('log', base=2)
     ax.set_xticks(n, [f'{v:,.0f}' for v in n])
     ax.axhline(0, color='k', lw=.6)
@@ -242,7 +247,8 @@ def tsne_figure(
     placed = []
     for (k, v), (color, marker, sign) in zip(r['tsne'].items(), _CLUSTERS):
         v = np.array(v)
-        ax.plot(*v.T, marker, ls='', ms=3, mew=.5 * (marker == 'x'), color=PALETTE[color], rasterized=True)
+        ax.plot(*v.T, marker, ls='', ms=3, mew=.5 * (marker == 'x'), color=PALETTE[color],
+                rasterized=True)
         said = f"{k}: {r['overlaps'][k]:.2f}" if k in r['overlaps'] else 'training images'
         placed.append((f'{sign} {said}', _densest(v), PALETTE[color]))
     low, high = ax.get_ylim()
@@ -278,7 +284,8 @@ def similarity_figure(
                  new=('green', '^', 'looks that no model saw'),
                  other=('orange', 's', 'other kinds of scenes, not judged'))
     for y, k in enumerate(names):
-        kind = 'seen' if k in STYLES else 'other' if k in ('situation', 'digits', 'chart') else 'new'
+        kind = ('seen' if k in STYLES else
+                'other' if k in ('situation', 'digits', 'chart') else 'new')
         color, marker, _ = kinds[kind]
         lo, hi = min(g[k]['lo'] for g in r['groups']), max(g[k]['hi'] for g in r['groups'])
         left.plot(mean(k, 'overlap'), y, marker, ms=5, color=PALETTE[color])

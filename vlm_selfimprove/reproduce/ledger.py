@@ -88,7 +88,8 @@ def _sentence(key, r, home): # HTML: what is claimed or studied, linked to its p
     return f'<a href="{home}{page}">{text}</a>' if page else text
 
 def _rows(key, of, bases, home): # HTML: the sentence across the table, below it a cell a base
-    head = f'<th scope="rowgroup" colspan="{len(bases)}" style="{_TIGHT}; font-weight:400; border-bottom:0">'
+    head = (f'<th scope="rowgroup" colspan="{len(bases)}" '
+            f'style="{_TIGHT}; font-weight:400; border-bottom:0">')
     wide = f' colspan="{len(bases)}"' if 'bases' in of else ''
     cells = [verdict_mark(of[b]) if b in of else '' for b in (['bases'] if wide else bases)]
     marks = ''.join(f'<td{wide} style="{_TIGHT}; padding-top:0">{c}</td>' for c in cells)
@@ -107,7 +108,9 @@ def ledger_table(
     "The ledger: claims in the paper's order, then our own studies."
     groups = by_claim(results)
     bases = sorted({b for of in groups for r in of.values() for b in r} - {'bases'}, key=base_order)
-    heads = ''.join(f'<th scope="col" style="{_TIGHT}; width:{100 // len(bases)}%">{readable(b)}</th>' for b in bases)
+    heads = ''.join(
+        f'<th scope="col" style="{_TIGHT}; width:{100 // len(bases)}%">{readable(b)}</th>'
+        for b in bases)
     body = ''
     for title, claims in zip(('Claims of the paper', 'Our own studies'), groups):
         rows = ''.join(_rows(k, of, bases, home) for k, of in claims.items())
@@ -141,10 +144,11 @@ def seeds_by_claim(
     "The seeds of every claim on one base, in points, in the paper's order."
     paper, own = by_claim(results)
     there = {k: of[base] for k, of in (paper | own).items() if base in of}
-    return {COMPARED.get(k, k): r['rows'] for k, r in there.items() if r['claimed'] and r['unit'] == 'points'}
+    return {COMPARED.get(k, k): r['rows'] for k, r in there.items()
+            if r['claimed'] and r['unit'] == 'points'}
 
 # %% ../../nbs/reproduce/88_ledger.ipynb #86aa0032
-def _class_of(rows): # of `told_apart`: 1 wholly above zero in every seed, -1 wholly below, 0 neither
+def _class_of(rows): # of `told_apart`: 1 wholly above 0 in every seed, -1 wholly below, 0 neither
     if all(x['lo'] > 0 for x in rows): return 1
     return -1 if all(x['hi'] < 0 for x in rows) else 0
 
@@ -172,7 +176,9 @@ def arms_headline(
 ) -> str: # markdown
     "The outcome of a study of arms, one paragraph a measure, and what it was measured on."
     than, s = f"*{r['reference']}*", r['settings']
-    said = [told_apart({k: v[key] for k, v in r['against'].items()}, SHOWN[key], than) for key in keys]
+    said = [told_apart({k: v[key] for k, v in r['against'].items()}, SHOWN[key], than)
+            for key in keys]
     seeds = f"{len(r['seeds'])} training seed{'s' * (len(r['seeds']) > 1)}"
-    on = f"On the {readable(s['recipe']['model'])}, {seeds}, {s['scenes']:,} scenes and {s['questions']:,} questions."
+    on = (f"On the {readable(s['recipe']['model'])}, {seeds}, "
+          f"{s['scenes']:,} scenes and {s['questions']:,} questions.")
     return '\n\n'.join([*said, f'<small>{on} In points; in brackets the 95 % interval.</small>'])

@@ -13,7 +13,8 @@ from .claims import same_code
 from .comparisons import (
     bases, described_rows, everything_together, headroom, similarity, stopping, supervised)
 from .studies import SIZES, SMALL, STUDIES, reproduce_study
-from .tables import SETTINGS, SMOKE, Setup, reproduce_main, reproduce_tables
+from .tables import (
+    SETTINGS, SMOKE, Setup, reproduce_main, reproduce_tables)
 
 # %% ../../nbs/reproduce/87_parts.ipynb #87c0de06
 def _seeds(settings, n): return settings | dict(seeds=tuple(range(n)))
@@ -30,10 +31,13 @@ def parts(
     job = replace(setup, settings=_seeds(main, n(3)))
     # studies are judged on scenes of their own
     start = setup.start + 500_000
-    mine = lambda wanted, **other: replace(setup, settings=_seeds(sizes, n(wanted)) | other, start=start)
+    mine = lambda wanted, **other: replace(
+        setup, settings=_seeds(sizes, n(wanted)) | other, start=start)
     few = dict(n=4) if small else {}
-    wide = dict(stage2=dict(questions=main['questions']))  # a change of direct answers is small: all questions
-    a_study = lambda k: lambda: reproduce_study(mine(3 if STUDIES[k].sign else 1, **wide.get(k, {})), k)
+    # a change of direct answers is small: all questions
+    wide = dict(stage2=dict(questions=main['questions']))
+    a_study = lambda k: lambda: reproduce_study(
+        mine(3 if STUDIES[k].sign else 1, **wide.get(k, {})), k)
     return {'stic.main': lambda: reproduce_main(job),
             'stic.tables': lambda: reproduce_tables(job, **few, full=full),
             'stic.bases': lambda: bases(job),
@@ -61,7 +65,8 @@ def reproduce_part(
 ): # one result, or a list of them
     "One part."
     every = parts(Setup(model, label, out=out, results=results, start=start), small, full, seeds)
-    if name not in every: raise ValueError(f"no result {name!r}: there are 'stic', {', '.join(map(repr, every))}")
+    if name not in every:
+        raise ValueError(f"no result {name!r}: there are 'stic', {', '.join(map(repr, every))}")
     same_code(out)
     with Log(out).stage(f'{name} {label}'): return every[name]()
 
@@ -76,12 +81,15 @@ def reproduce_all(
     seeds:int=0, # training seeds; default: three where something is claimed, one for ablations
 ):
     "The headlines, the weaker base where the model is the shipped one, and with `full` everything."
-    part = lambda name, *base, full=False: reproduce_part(name, *base, start, out, results, small, full, seeds)
+    part = lambda name, *base, full=False: reproduce_part(
+        name, *base, start, out, results, small, full, seeds)
     for name in parts(Setup(model, label)):
         if name in HEADLINES or full and name != 'stic.bases': part(name, model, label, full=full)
     if model == str(micro_path()):
         more = ['stic.headroom', 'stic.together'] if full else []
-        for name in ('stic.main', 'stic.tables', *more): part(name, str(micro_path('micro-weak')), 'weak')
+        for name in ('stic.main', 'stic.tables', *more):
+            part(name, str(micro_path('micro-weak')), 'weak')
         part('stic.bases', model, label)
     seconds = Log(out).seconds
-    print(f'{len(seconds)} parts in {sum(seconds.values()) / 60:.0f} minutes, over all calls', flush=True)
+    print(f'{len(seconds)} parts in {sum(seconds.values()) / 60:.0f} minutes, over all calls',
+          flush=True)

@@ -11,7 +11,8 @@ from html import escape
 from .drawing import STANDS_FOR, readable
 
 # %% ../../nbs/reproduce/85_side_by_side.ipynb #982d7367
-PAPER_TABLE1 = { # §5.2, Table 1: ScienceQA, TextVQA, ChartQA, LLaVA-Bench, MMBench, MM-Vet, MathVista, average
+# §5.2, Table 1: ScienceQA, TextVQA, ChartQA, LLaVA-Bench, MMBench, MM-Vet, MathVista, average
+PAPER_TABLE1 = {
     'InstructBLIP (7B)': (60.5, 50.1, None, 60.9, 36.0, 26.2, 25.3, None),
     'mPLUG-OWL2 (7B)': (64.5, 54.3, None, 59.9, 64.5, 36.2, 22.2, None),
     'LLaVA-v1.5 (7B)': (66.8, 58.2, 6.32, 65.4, 64.3, 31.1, 25.1, 45.3),
@@ -25,7 +26,9 @@ PAPER_TABLE2 = { # §6, Table 2, LLaVA-v1.6 (Mistral 7B): the same columns
     ('w/ STIC', 'no'): (72.5, 63.4, 39.3, 78.4, 68.7, 45.7, 35.2, 57.6),
     ('w/ STIC', 'yes'): (75.3, 65.2, 41.5, 79.2, 67.8, 45.2, 37.0, 58.7)}
 PAPER_TABLE3 = { # §6, Table 3, LLaVA-v1.6: ScienceQA, TextVQA, LLaVA-Bench
-    'original': (68.9, 60.3, 77.3), 'w/ STIC (positive)': (71.8, 63.7, 76.7), 'w/ STIC': (75.3, 65.2, 79.2)}
+    'original': (68.9, 60.3, 77.3),
+    'w/ STIC (positive)': (71.8, 63.7, 76.7),
+    'w/ STIC': (75.3, 65.2, 79.2)}
 
 # %% ../../nbs/reproduce/85_side_by_side.ipynb #5ae60a10
 def paper_changes(
@@ -41,7 +44,7 @@ _THEIRS = 'font-style:italic;background:#fdf3e1;color:#7a4a00'
 _OURS = 'background:#fff'
 _CELL = 'padding:.25rem .3rem;border:0;text-align:'
 
-def _cell(text, look, first=False, left=False, tag='td', span=1): # html; the first of a line stays in sight
+def _cell(text, look, first=False, left=False, tag='td', span=1): # html; `first` stays in sight
     stays = 'position:sticky;left:0;min-width:5.5rem;max-width:9rem;'
     side = f"{'left' if left else 'right'};{stays if first else 'white-space:nowrap;'}"
     return f'<{tag} colspan="{span}" style="{_CELL}{side}{look}">{text}</{tag}>'
@@ -59,7 +62,7 @@ def _line(labels, values, theirs, bold=()): # -> html of one line
 def side_by_side(
     columns:list, # names of the columns of numbers; a line break stays one
     labels:list, # names of the columns before them
-    blocks:list, # of dicts: title; theirs (True: the paper's); rows (labels, values); bold (row, column)
+    blocks:list, # dicts: title; theirs (True: paper's); rows (labels, values); bold (row, column)
 ) -> str: # html: one table in a box that scrolls
     "Blocks of rows under the same columns, the paper's and ours in styles of their own."
     head = [_cell(escape(s), _OURS, i == 0, True, 'th') for i, s in enumerate(labels)]
@@ -70,7 +73,8 @@ def side_by_side(
         title = f'<span style="position:sticky;left:.5rem">{escape(b["title"])}</span>'
         body.append(f"<tr>{_cell(title, look, left=True, tag='th', span=len(head))}</tr>")
         for i, (names, values) in enumerate(b['rows']):
-            body.append(_line(names, values, b['theirs'], {c for r, c in b.get('bold', ()) if r == i}))
+            body.append(_line(names, values, b['theirs'],
+                              {c for r, c in b.get('bold', ()) if r == i}))
     table = f"<thead><tr>{''.join(head)}</tr></thead><tbody>{''.join(body)}</tbody>"
     return ('<div style="overflow-x:auto;margin:0 0 1rem">'
             f'<table style="border-collapse:collapse;font-size:.85em">{table}</table></div>')
@@ -81,7 +85,8 @@ def bold_best(
     "The largest value of each column, as the paper prints it bold."
     columns = zip(*(v for _, v in rows))
     best = [max((x for x in c if isinstance(x, float)), default=None) for c in columns]
-    return [(i, j) for i, (_, v) in enumerate(rows) for j, x in enumerate(v) if x is not None and x == best[j]]
+    return [(i, j) for i, (_, v) in enumerate(rows) for j, x in enumerate(v)
+            if x is not None and x == best[j]]
 
 # %% ../../nbs/reproduce/85_side_by_side.ipynb #b6696fda
 COLUMNS = [f'{theirs}\n{ours}' for ours, theirs in STANDS_FOR.items()] + ['average']
@@ -99,7 +104,8 @@ def gains_of(
 ) -> tuple: # of text, in the order of `STANDS_FOR`, then of the mean
     "Changes in points; a star where the whole interval of every seed lies on one side of zero."
     def sure(rows): return all(x['lo'] > 0 for x in rows) or all(x['hi'] < 0 for x in rows)
-    def text(rows): return f"{100 * sum(x['effect'] for x in rows) / len(rows):+.1f}{'*' * sure(rows)}"
+    def text(rows):
+        return f"{100 * sum(x['effect'] for x in rows) / len(rows):+.1f}{'*' * sure(rows)}"
     return *(text(r['benchmarks'][k]) for k in STANDS_FOR), text(r['rows'])
 
 # %% ../../nbs/reproduce/85_side_by_side.ipynb #21ae9ae8
@@ -128,20 +134,24 @@ def table2_html(
     bases:dict, # base -> two results: base direct → describing, after STIC direct → describing
 ) -> str: # html
     "Table 2, two by two: with STIC or without, describing first or not."
-    blocks = [dict(title='The paper: Table 2, LLaVA-v1.6 7B', theirs=True, rows=list(PAPER_TABLE2.items()))]
+    blocks = [dict(title='The paper: Table 2, LLaVA-v1.6 7B', theirs=True,
+                   rows=list(PAPER_TABLE2.items()))]
     for name, (base, stic) in bases.items():
         rows = [((m, how), scores_of(r, when)) for m, r in (('original', base), ('with STIC', stic))
                 for how, when in (('no', 'before'), ('yes', 'after'))]
-        blocks.append(dict(title=f'Ours: {readable(name)}', theirs=False, rows=rows, bold=bold_best(rows)))
+        blocks.append(dict(title=f'Ours: {readable(name)}', theirs=False,
+                           rows=rows, bold=bold_best(rows)))
     return side_by_side(COLUMNS, ['model', 'DaR'], blocks)
 
 # %% ../../nbs/reproduce/85_side_by_side.ipynb #dabb94c1
 def table3_html(
     bases:dict, # base -> two results: base direct → STIC describing, positives only → with negatives
 ) -> str: # html
-    "Table 3: without negatives, on the paper's three benchmarks first, then on the other four and the average."
+    ("Table 3: without negatives, on the paper's three benchmarks first, "
+     'then on the other four and the average.')
     first = 'science', 'text', 'open'
-    order = [*map(list(STANDS_FOR).index, first), *(i for i, k in enumerate(STANDS_FOR) if k not in first), 7]
+    order = [*map(list(STANDS_FOR).index, first),
+             *(i for i, k in enumerate(STANDS_FOR) if k not in first), 7]
     def ordered(values): return [values[i] for i in order]
     theirs = [((k,), [*v, *[None] * 5]) for k, v in PAPER_TABLE3.items()]
     blocks = [dict(title='The paper: Table 3, LLaVA-v1.6 7B', theirs=True, rows=theirs)]
@@ -149,5 +159,6 @@ def table3_html(
         rows = [(('original, direct',), ordered(scores_of(base, 'before'))),
                 (('with STIC (positives only)',), ordered(scores_of(negatives, 'before'))),
                 (('with STIC',), ordered(scores_of(negatives, 'after')))]
-        blocks.append(dict(title=f'Ours: {readable(name)}', theirs=False, rows=rows, bold=bold_best(rows)))
+        blocks.append(dict(title=f'Ours: {readable(name)}', theirs=False,
+                           rows=rows, bold=bold_best(rows)))
     return side_by_side(ordered(COLUMNS), ['model'], blocks)

@@ -14,8 +14,10 @@ from ..data.journal import sha256_of
 from ..data.log import Log
 from ..data.records import PreferencePair, read_parquet
 from ..evaluation.benchmarks import MEASURES, compare, micro_items, read_rows
-from ..methods.stic import PROMPTS, STICRecipe, drop_descriptions, propose, stage1, stage2
-from ..methods.variants import defect, injected_pairs, noised_pairs, second_round, select_pairs
+from ..methods.stic import (
+    PROMPTS, STICRecipe, drop_descriptions, propose, stage1, stage2)
+from ..methods.variants import (
+    defect, injected_pairs, noised_pairs, second_round, select_pairs)
 from ..models.vlm import VLM, adapted, load_vlm, weights_key
 from .claims import named, result
 from .tables import SETTINGS, SMOKE, Setup, data_of
@@ -110,21 +112,24 @@ def train_arm_stage2(
 ): # function without arguments that gives the adapter's folder
     "Stage 2 on some rows, after the main job's stage 1."
     r = replace(b.r, **changed)
-    return lambda: stage2(b.vlm, rows, b.run/name, r, from_main_run(b.main, 'stage1/adapter'))['adapter']
+    return lambda: stage2(b.vlm, rows, b.run/name, r,
+                          from_main_run(b.main, 'stage1/adapter'))['adapter']
 
 # %% ../../nbs/reproduce/82_studies.ipynb #a6b09df6
 def amounts(
     b:Shared, # from `study_setup`
 ) -> dict: # arm -> training
     "Figure 7: half, once, twice and four times the pairs, one epoch each."
-    return {f'{k}×': train_arm(b, b.pairs[:int(k * b.setup.settings['arm'])]) for k in (.5, 1, 2, 4)}
+    return {f'{k}×': train_arm(b, b.pairs[:int(k * b.setup.settings['arm'])])
+            for k in (.5, 1, 2, 4)}
 
 def _truth_of(p): return truth(mk_scene(int(Path(p.id).stem)))
 
 def rivals(
     b:Shared, # from `study_setup`
 ) -> dict: # arm -> training
-    "Figure 5: STIC's bad answers and POVID's, and POVID's own recipe, whose good answers are written by people."
+    ("Figure 5: STIC's bad answers and POVID's, "
+     "and POVID's own recipe, whose good answers are written by people.")
     pairs, _ = first_pairs(b)
     with b.log.stage('fig05'): noised = noised_pairs(b.vlm, pairs, b.run, b.r, weights_key(b.vlm))
     usable = {q.id for q in noised}
@@ -154,7 +159,8 @@ def kinds(
     b:Shared, # from `study_setup`
 ) -> dict: # arm -> training
     "Each way to a bad answer alone, on equally many pairs."
-    parts = {k: select_pairs(b.pairs, (k,) if k else ()) for k in ('bad_prompt', 'lowres', 'jitter', '')}
+    parts = {k: select_pairs(b.pairs, (k,) if k else ())
+             for k in ('bad_prompt', 'lowres', 'jitter', '')}
     n = min(map(len, parts.values()))
     return {k or 'all kinds': train_arm(b, v[:n]) for k, v in parts.items()}
 
@@ -176,8 +182,10 @@ def rounds(
     "A second round of pairs and training, beside one round of the same length."
     pairs, records = first_pairs(b)
     one = train_arm(b, pairs)
-    two = lambda: second_round(b.vlm, one(), records, b.run/'second', replace(b.r, round=1))['adapter']
-    return {'one round': one, 'two rounds': two, 'one round, two epochs': train_arm(b, pairs, epochs=2)}
+    two = lambda: second_round(b.vlm, one(), records, b.run/'second',
+                               replace(b.r, round=1))['adapter']
+    return {'one round': one, 'two rounds': two,
+            'one round, two epochs': train_arm(b, pairs, epochs=2)}
 
 # %% ../../nbs/reproduce/82_studies.ipynb #1e1c454b
 def stage2_rows(
@@ -204,7 +212,8 @@ def defects(
                 return stage1(b.vlm, rows, b.run/f'defect-{name}', b.r)['adapter']
         return train
     sound = train_arm(b, pairs)
-    return {'sound': sound, **{k: under(k) for k in ('rejected', 'corruption', 'blind')}, 'describe': sound}
+    return {'sound': sound, **{k: under(k) for k in ('rejected', 'corruption', 'blind')},
+            'describe': sound}
 
 def learning_rates(
     b:Shared, # from `study_setup`
@@ -217,7 +226,8 @@ def learning_rates(
     name = lambda lr: f'paper, lr {lr:.0e}'.replace('e-0', 'e-')
     alone = {name(lr): train_arm(b, pairs, paper, lr=lr) for lr in (1e-7, 1e-6, 1e-5, 1e-4)}
     both = {'main job, both stages': lambda: b.main/'adapter',
-            "main job, stage 2 at the paper's 2e-5": train_arm_stage2(b, 'paper-rate', rows, lr2=paper.lr2)}
+            "main job, stage 2 at the paper's 2e-5":
+                train_arm_stage2(b, 'paper-rate', rows, lr2=paper.lr2)}
     return {'stic_micro': train_arm(b, pairs)} | alone | both
 
 # %% ../../nbs/reproduce/82_studies.ipynb #9ed50f61
@@ -267,7 +277,8 @@ def rows_of(
     before:list[dict], after:list[dict], # measurements, one a seed
 ) -> dict: # key of `MEASURES` -> one row of `compare` a seed
     "Each measure, before and after, seed by seed."
-    return {k: [named(compare(x, y), name) for x, y in zip(before, after)] for k, (name, _) in MEASURES.items()}
+    return {k: [named(compare(x, y), name) for x, y in zip(before, after)]
+            for k, (name, _) in MEASURES.items()}
 
 def reproduce_study(
     setup:Setup, # of the reproduction

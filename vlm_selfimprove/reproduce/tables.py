@@ -31,15 +31,16 @@ SMOKE = dict(images=24, rows=32, scenes=8, questions=8, seeds=(0,),
 @dataclass(frozen=True)
 class Setup:
     "One base, with all that its reproduction needs to know."
-    model: str                          # path of a base
-    label: str                          # what the base is called in the results' names, for example 'shipped'
-    settings: dict = field(default_factory=lambda: SETTINGS)  # amounts, training seeds, changes of the recipe
-    out: str = 'runs/reproduce'         # run folders, where an interrupted call goes on
-    results: str = ''                   # folder of the result files; default OUT/results
-    start: int = 4_000_000              # first scene seed of the evaluation; no setting was chosen on these
+    model: str                   # path of a base
+    label: str                   # the base in the results' names, for example 'shipped'
+    settings: dict = field(default_factory=lambda: SETTINGS)  # amounts, training seeds, recipe changes
+    out: str = 'runs/reproduce'  # run folders, where an interrupted call goes on
+    results: str = ''            # folder of the result files; default OUT/results
+    start: int = 4_000_000       # first scene seed of evaluation; no setting was chosen on these
 
     def recipe(self, seed=0): # -> the main job's recipe
-        return load_recipe('stic_micro', dict(model=self.model, seed=seed) | self.settings['recipe'])
+        return load_recipe('stic_micro',
+                           dict(model=self.model, seed=seed) | self.settings['recipe'])
 
     def run(self, seed): # -> folder of the main job's run
         return Path(self.out)/f'{self.label}-{seed}'
@@ -61,11 +62,13 @@ def dataset(
 ) -> Path: # the folder
     "Data of the micro world, of the size that is asked for."
     folder, want = Path(folder), (images, rows + described)
-    if not (folder/'instructions.jsonl').exists(): micro_images(folder, images, start, rows, style, described)
-    have = len(list((folder/'images').iterdir())), len((folder/'instructions.jsonl').read_text().splitlines())
+    if not (folder/'instructions.jsonl').exists():
+        micro_images(folder, images, start, rows, style, described)
+    have = (len(list((folder/'images').iterdir())),
+            len((folder/'instructions.jsonl').read_text().splitlines()))
     if have != want: raise ValueError(
-        f'{folder} holds {have[0]} images and {have[1]} rows, these settings need {want[0]} and {want[1]}: '
-        'give another --out, or remove it')
+        f'{folder} holds {have[0]} images and {have[1]} rows, '
+        f'these settings need {want[0]} and {want[1]}: give another --out, or remove it')
     return folder
 
 def data_of(
@@ -81,15 +84,18 @@ def data_of(
 # %% ../../nbs/reproduce/81_tables.ipynb #e8182f03
 CLAIMS = dict( # key -> row of the table, claim
     objects=('object F1, ordinary prompts',
-             'After STIC, descriptions under ordinary prompts name what is there: object F1 rises (§4, Fig. 6).'),
+             'After STIC, descriptions under ordinary prompts name what is there: '
+             'object F1 rises (§4, Fig. 6).'),
     facts=('fact F1, ordinary prompts',
            'After STIC, descriptions under ordinary prompts are truer: fact F1 rises (§4).'),
     vqa=('question accuracy, direct',
-         'After STIC, questions are answered better without describing first (§6, Table 2: +2.9 on average).'),
+         'After STIC, questions are answered better without describing first '
+         '(§6, Table 2: +2.9 on average).'),
     dar_gain=('question accuracy, describe-and-respond',
               'Describing before answering helps more after STIC than before (§6, Table 2).'),
     vqa_dar=('direct before, describe-and-respond after',
-             'STIC with describe-and-respond answers more questions than the base does directly (Table 1).'))
+             'STIC with describe-and-respond answers more questions '
+             'than the base does directly (Table 1).'))
 
 # %% ../../nbs/reproduce/81_tables.ipynb #ac02b2e4
 def main_runs(
@@ -101,7 +107,8 @@ def main_runs(
         data, r = data_of(setup, seed), setup.recipe(seed)
         items = micro_items(setup.start, s['scenes'], s['questions'])
         look = measure_items(items, stic.PROMPTS[r.prompts], 2 * r.gen_batch)
-        rows, before = read_rows(data/'instructions.jsonl'), f'{setup.out}/{setup.label}-before.json'
+        rows, before = (read_rows(data/'instructions.jsonl'),
+                        f'{setup.out}/{setup.label}-before.json')
         got.append(improve(stic.train, r, setup.run(seed), data/'images', look,
                            before=before, instructions=rows))
     return got
@@ -119,7 +126,8 @@ def reproduce_main(
     "The claims of the main job: descriptions and questions, before and after."
     runs = main_runs(setup)
     said = setup.said(start=setup.start)
-    return [setup.save(result(f'stic_main_{setup.label}_{key}', claim, [named(r['table'], row) for r in runs],
+    return [setup.save(result(f'stic_main_{setup.label}_{key}', claim,
+                              [named(r['table'], row) for r in runs],
                               setup.settings['seeds'], said, seconds_of(runs)))
             for key, (row, claim) in CLAIMS.items()]
 
@@ -133,7 +141,8 @@ def seven_of(
 ) -> dict: # as `measure_seven`
     "Measure a model on the seven benchmarks, or read what was measured before."
     key = sha256_of([n, dar, first, weights_key(vlm)])
-    return cached_json(path, key, lambda: dict(seven=measure_seven(vlm, n, dar, first=first)))['seven']
+    return cached_json(path, key,
+                       lambda: dict(seven=measure_seven(vlm, n, dar, first=first)))['seven']
 
 # %% ../../nbs/reproduce/81_tables.ipynb #c0fb589f
 def stage_adapters(
@@ -183,25 +192,29 @@ FIGURES = dict( # name -> (stage, asked) before, the same after, sign of the cla
     tab03=(('positives', 'dar'), ('stic', 'dar'), +1,
            'Training with negatives is better than on positives alone, on the mean (Table 3).'),
     tab03_direct=(('positives', 'direct'), ('stic', 'direct'), 0,
-                  'Training on positives alone against training with negatives, neither describing first.'),
+                  'Training on positives alone against training with negatives, '
+                  'neither describing first.'),
     fig06_stage1=(('base', 'direct'), ('stage1', 'direct'), +1,
                   'Stage 1 alone improves on the base, on the mean (Figure 6).'),
     fig06_stage2=(('stage1', 'direct'), ('stic', 'direct'), +1,
                   'Stage 2 improves on stage 1, on the mean (Figure 6).'))
 
 # %% ../../nbs/reproduce/81_tables.ipynb #6c40824b
-EXAMPLE = ('id', 'seed', 'kind', 'style', 'task', 'prompt', 'answer', 'before', 'after', 'description', 'better')
+EXAMPLE = ('id', 'seed', 'kind', 'style', 'task', 'prompt', 'answer',
+           'before', 'after', 'description', 'better')
 
 def _first_of_each_task(rows, n): # at most n rows
     return list({r['task']: r for r in rows[::-1]}.values())[::-1][:n]
 
 def examples(
     before:dict, after:dict, # as `measure` gives them, with what was said
-    up:int=3, down:int=1, # how many that STIC answers right and the base wrong, and the other way round
-) -> dict: # counts up, down; rows: scene of the picture, prompt, answer, before, after, description, better
+    up:int=3, down:int=1, # how many that STIC answers right and the base wrong, and the reverse
+) -> dict: # counts up, down; rows: scene, prompt, answer, before, after, description, better
     "Answers that changed: the base asked directly, STIC after describing."
-    asked = zip(before['said']['questions'], after['said']['questions'], before['vqa'], after['dar'])
-    rows = [dict(q, before=q['direct'], after=p['dar'], description=p['description'], better=bool(y))
+    asked = zip(before['said']['questions'], after['said']['questions'],
+                before['vqa'], after['dar'])
+    rows = [dict(q, before=q['direct'], after=p['dar'],
+                 description=p['description'], better=bool(y))
             for q, p, x, y in asked if x != y]
     better, worse = ([r for r in rows if r['better'] == good] for good in (True, False))
     few = _first_of_each_task(better, up) + _first_of_each_task(worse, down)
@@ -214,18 +227,21 @@ def open_runs(
 ) -> dict: # who -> scores of three sampled runs
     "The open benchmark: base and each seed."
     runs = dict(base=measured[0]['base', 'direct']['open']['runs'])
-    return runs | {f'STIC, seed {s}': m['stic', 'dar']['open']['runs'] for s, m in zip(seeds, measured)}
+    return runs | {f'STIC, seed {s}': m['stic', 'dar']['open']['runs']
+                   for s, m in zip(seeds, measured)}
 
 def _but_open(m): return {k: v for k, v in m.items() if k != 'open'}
 
 def _more(setup, key, measured, before, after): # what a table's page shows besides the mean
     tables = [table_seven(m[before], m[after]) for m in measured]
     rest = [table_seven(_but_open(m[before]), _but_open(m[after])) for m in measured]
-    failures = {k: [[m[x][k]['failures'] for x in (before, after)] for m in measured] for k in SEVEN}
+    failures = {k: [[m[x][k]['failures'] for x in (before, after)] for m in measured]
+                for k in SEVEN}
     more = dict(benchmarks={k: [named(t, k) for t in tables] for k in SEVEN},
                 without_open=[named(t, 'mean') for t in rest], failures=failures)
     if key == 'tab01':
-        files = f'{setup.out}/{setup.label}-before.json', setup.run(setup.settings['seeds'][0])/'after.json'
+        files = (f'{setup.out}/{setup.label}-before.json',
+                 setup.run(setup.settings['seeds'][0])/'after.json')
         said = examples(*(json.loads(Path(f).read_text()) for f in files))
         more |= dict(open_runs=open_runs(measured, setup.settings['seeds']), examples=said)
     if key.startswith('tab01'):

@@ -26,9 +26,11 @@ def read_run(
         f = out['run']/f'{k}.json'
         try: out[k] = read_file(f)
         except FileNotFoundError:
-            raise FileNotFoundError(f'{f} is missing: the run has not finished; start it again, it goes on') from None
+            raise FileNotFoundError(f'{f} is missing: the run has not finished; '
+                                    'start it again, it goes on') from None
         except ValueError as e:
-            raise ValueError(f'{f} is damaged ({e}); start the run again, it is written anew') from None
+            raise ValueError(f'{f} is damaged ({e}); '
+                             'start the run again, it is written anew') from None
     if not out['results'].get('table'): raise ValueError(
         f'{run}: nothing with known answers was measured; '
         'start the run again with --evaluation micro, or a .jsonl of questions')
@@ -41,8 +43,10 @@ def settings_of(
     "Everything a run noted that can change a result."
     r, counts = R['results'], R['results'].get('counts') or {}
     data = dict(images=(counts.get('images') or {}).get('good'))
-    data |= {f'rows of {stage}': c.get('kept') for stage, c in (counts.get('stages') or {}).items() if stage != 'images'}
-    made = dict(skipped=', '.join(r.get('skipped') or {}), commit=r.get('commit')) | (r.get('versions') or {})
+    data |= {f'rows of {stage}': c.get('kept')
+             for stage, c in (counts.get('stages') or {}).items() if stage != 'images'}
+    made = (dict(skipped=', '.join(r.get('skipped') or {}), commit=r.get('commit'))
+            | (r.get('versions') or {}))
     return dict(method=r.get('method')) | (r.get('recipe') or {}) | data | made
 
 def differing(
@@ -69,13 +73,15 @@ def unpaired(
     key:str, # of `MEASURES`
 ) -> str: # reason, or '' where the items are the same
     "Why two runs cannot be compared item by item."
-    if miss := [R['name'] for R in (A, B) if key not in R['after']]: return f'not measured in {" and ".join(miss)}'
+    if miss := [R['name'] for R in (A, B) if key not in R['after']]:
+        return f'not measured in {" and ".join(miss)}'
     x, y = items_of(A['after'], key), items_of(B['after'], key)
     if len(x) != len(y): return f'{len(x):,} items against {len(y):,}'
     if other := [p.get('id') for p, q in zip(x, y) if p != q]:
         return f'{len(other):,} of {len(x):,} items differ, first {other[0]}'
     asked = [(R['results'].get('recipe') or {}).get('prompts') for R in (A, B)]
-    return f'asked with other prompts: {asked[0]}, {asked[1]}' if key == 'dar' and asked[0] != asked[1] else ''
+    return (f'asked with other prompts: {asked[0]}, {asked[1]}'
+            if key == 'dar' and asked[0] != asked[1] else '')
 
 # %% ../../nbs/runs/74_compare.ipynb #fa9f40c9
 KEYS = {name: key for key, (name, _) in MEASURES.items()}
@@ -83,9 +89,10 @@ KEYS = {name: key for key, (name, _) in MEASURES.items()}
 def against(
     A:dict, B:dict, # from `read_run`
     name:str, # of a measure
-) -> dict: # versus: effect, lo, hi of B − A after training, p for right-or-wrong items; or None, and why
+) -> dict: # versus (effect, lo, hi of B − A after training, p for right-or-wrong items; or None), why
     "How much better B ended than A."
-    if name not in KEYS: return dict(versus=None, why='')  # the table's last row has no measurement of its own
+    # the table's last row has no measurement of its own
+    if name not in KEYS: return dict(versus=None, why='')
     key = KEYS[name]
     stat = MEASURES[key][1]
     if why := unpaired(A, B, key): return dict(versus=None, why=why)
@@ -96,7 +103,7 @@ def against(
 # %% ../../nbs/runs/74_compare.ipynb #3ebc4005
 def compare_runs(
     runs:list, # run folders, two or more
-) -> tuple[list[dict], list[dict]]: # rows: name, run, before, after, effect, lo, hi, versus, why; and the runs as read
+) -> tuple[list[dict], list[dict]]: # rows (name, run, before, after, effect, lo, hi, versus, why), runs
     "Each measure of each run, and its difference to the first run."
     if len(runs) < 2: raise ValueError(f'{len(runs)} run folder; name two or more')
     Rs, rows = [read_run(r) for r in runs], []
@@ -119,7 +126,8 @@ def settings_text(
     wide = max([14, *(len(v) for vs in diff.values() for v in vs)])
     line = lambda k, vs: f'{k:44}' + ''.join(f'  {v:>{wide}}' for v in vs)
     head = [f'{l}  {R["run"]}' for l, R in zip(letters, Rs)]
-    said = [line('settings that differ', letters if diff else ['none']), *(line(k, v) for k, v in diff.items())]
+    said = [line('settings that differ', letters if diff else ['none']),
+            *(line(k, v) for k, v in diff.items())]
     return '\n'.join([*head, '', *said])
 
 def interval(
@@ -134,7 +142,8 @@ def runs_text(
     "The measures of all runs for a terminal."
     letter = {run: chr(65 + i) for i, run in enumerate(dict.fromkeys(r['run'] for r in rows))}
     def line(r):
-        versus = interval(r['versus']) if r['versus'] else f"  unpaired: {r['why']}" if r['why'] else ''
+        versus = (interval(r['versus']) if r['versus']
+                  else f"  unpaired: {r['why']}" if r['why'] else '')
         own = f"{100*r['before']:6.1f}  {100*r['after']:6.1f}   {interval(r):24}"
         return f"  {letter[r['run']]:42}  {own} {versus}".rstrip()
     out = [(' ' * 44 + '  before   after   change  95 % interval').ljust(88) + 'after, against A']
@@ -146,7 +155,8 @@ def runs_text(
 def print_comparison(
     runs:Param('run folders, two or more; each is compared with the first', str, nargs='+'), # two or more
 ) -> list[dict]: # rows, as `compare_runs` gives them
-    "Several runs side by side, item by item: settings that differ, before and after, and how they differ in the end."
+    ("Several runs side by side, item by item: settings that differ, before and after, "
+     "and how they differ in the end.")
     rows, Rs = compare_runs(runs)
     print(settings_text(Rs), runs_text(rows), sep='\n\n')
     return rows

@@ -17,13 +17,15 @@ import datasets, yaml
 from fastcore.script import Param
 from PIL import Image
 from tqdm import tqdm
-from .report import in_points, load_run, method_title, model_name, outcome_text, read_file, skipped
+from .report import (
+    in_points, load_run, method_title, model_name, outcome_text, read_file, skipped)
 from ..data.images import ImageRejected, decode, read_bytes
 from ..data.journal import ROW_KINDS
 from ..data.records import to_trl_dpo, to_trl_sft
 
 # %% ../../nbs/runs/75_export.ipynb #c43c1c83
-TRAINED = dict(dpo='pair', sft='sft')  # what an export calls its rows -> kind of the stages that made them
+# what an export calls its rows -> kind of the stages that made them
+TRAINED = dict(dpo='pair', sft='sft')
 
 def _rows_of(R, kind): # of all stages of a kind, checked
     rows = []
@@ -31,8 +33,9 @@ def _rows_of(R, kind): # of all stages of a kind, checked
         if stage['kind'] != kind: continue
         found = stage['data'] or _data(R, stage)
         miss = [k for k in ('id', *ROW_KINDS[kind]) if found and k not in found[0]]
-        if miss: raise ValueError(f"{R['run']}/{stage['stage']}/data.parquet: rows without {miss[0]!r}; "
-                                  f'rows of kind {kind!r} have {", ".join(ROW_KINDS[kind])}')
+        if miss:
+            raise ValueError(f"{R['run']}/{stage['stage']}/data.parquet: rows without {miss[0]!r}; "
+                             f'rows of kind {kind!r} have {", ".join(ROW_KINDS[kind])}')
         rows += found
     return rows
 
@@ -44,16 +47,19 @@ def _data(R, stage): # rows that a report does not need
 
 def read_data(
     run, # run folder
-) -> dict: # a loaded run; dpo and sft: lists of rows; sha: picture's path -> sha256; settings: without paths
+) -> dict: # a loaded run; dpo, sft: lists of rows; sha: path -> picture's sha256; settings: no paths
     "The data that a run made itself, by what they train."
     R = load_run(run)
     rows = {k: _rows_of(R, kind) for k, kind in TRAINED.items()}
     if not any(rows.values()):
         why = '; '.join(R['gone'].values()) or 'none of its stages made pairs or rows to train on'
-        raise ValueError(f'{run}: nothing to export: {why}; start the run again, it goes on where it was')
+        raise ValueError(f'{run}: nothing to export: {why}; '
+                         'start the run again, it goes on where it was')
     given = yaml.safe_load(R['recipe'] or '') or {}
-    given |= dict(model=model_name(str(given.get('model') or '')), method=Path(str(given.get('method') or 'run')).stem)
-    return R | rows | dict(sha={x['path']: x['sha256'] for x in _rows_of(R, 'image')}, settings=given)
+    given |= dict(model=model_name(str(given.get('model') or '')),
+                  method=Path(str(given.get('method') or 'run')).stem)
+    return R | rows | dict(sha={x['path']: x['sha256'] for x in _rows_of(R, 'image')},
+                           settings=given)
 
 # %% ../../nbs/runs/75_export.ipynb #2ccb4e75
 def clean(
@@ -70,7 +76,8 @@ def clean(
                          'with its images in place') from None
     now = hashlib.sha256(data).hexdigest()
     if now != sha.get(rec['path'], now):
-        raise ValueError(f'{row} has changed since the run; put the old picture back, or start the run again')
+        raise ValueError(f'{row} has changed since the run; '
+                         'put the old picture back, or start the run again')
     return data, img, kinds
 
 # %% ../../nbs/runs/75_export.ipynb #aaf2e64b
@@ -100,8 +107,8 @@ def question(
     "What a trainer is given to read, checked."
     for k in ('prompt', 'chosen', 'rejected', 'completion'):
         if found := [m for m in FILE_MARKS if m in r.get(k, '')]: raise ValueError(
-            f"row {r['id']!r}: {k} contains {found[0]!r}, which this format takes for the place of a file; "
-            'remove it from the text')
+            f"row {r['id']!r}: {k} contains {found[0]!r}, "
+            'which this format takes for the place of a file; remove it from the text')
     return ('<image>' if r.get('image') else '') + r['prompt']
 
 # %% ../../nbs/runs/75_export.ipynb #b9cad7a2
@@ -111,9 +118,11 @@ def llamafactory_row(
 ) -> dict: # conversations, images, and for a pair chosen and rejected
     "A row in LLaMA-Factory's sharegpt format."
     say = lambda who, text: {'from': who, 'value': text}
-    ask, row = say('human', question(r)), dict(id=r['id'], images=[names[r['image']]] if r.get('image') else [])
+    ask, row = (say('human', question(r)),
+                dict(id=r['id'], images=[names[r['image']]] if r.get('image') else []))
     if 'chosen' not in r: return row | dict(conversations=[ask, say('gpt', r['completion'])])
-    return row | dict(conversations=[ask], chosen=say('gpt', r['chosen']), rejected=say('gpt', r['rejected']))
+    return row | dict(conversations=[ask], chosen=say('gpt', r['chosen']),
+                      rejected=say('gpt', r['rejected']))
 
 def dataset_name(
     R:dict, # from `read_data`
@@ -132,10 +141,12 @@ def write_llamafactory(
     for kind in TRAINED:
         if not R[kind]: continue
         name = dataset_name(R, kind)
-        text = json.dumps([llamafactory_row(r, names) for r in R[kind]], indent=1, ensure_ascii=False)
+        text = json.dumps([llamafactory_row(r, names) for r in R[kind]], indent=1,
+                          ensure_ascii=False)
         (out/f'{name}.json').write_text(text, encoding='utf-8')
         columns = dict(messages='conversations', images='images') | answers[kind]
-        info[name] = dict(file_name=f'{name}.json', formatting='sharegpt', ranking=kind == 'dpo', columns=columns)
+        info[name] = dict(file_name=f'{name}.json', formatting='sharegpt',
+                          ranking=kind == 'dpo', columns=columns)
     (out/'dataset_info.json').write_text(json.dumps(info, indent=1))
 
 # %% ../../nbs/runs/75_export.ipynb #43829df3
@@ -192,10 +203,13 @@ def tags(
 ) -> list[str]:
     "Under which words the hub finds it."
     made = [k for k in TRAINED if R[k]]
-    return [*made, 'self-training', R['settings']['method'].replace('_', '-'), 'vision-language', 'trl']
+    return [*made, 'self-training', R['settings']['method'].replace('_', '-'),
+            'vision-language', 'trl']
 
-PAIRS = """- `dpo`, {n:,} rows ({kinds}): `images` (one: the clean image, upright, RGB), `prompt` (an ordinary one),
-  `chosen` (the preferred answer), `rejected` (the other; `kind` says how it was made, for example from a bad
+PAIRS = """- `dpo`, {n:,} rows ({kinds}): \
+`images` (one: the clean image, upright, RGB), `prompt` (an ordinary one),
+  `chosen` (the preferred answer), \
+`rejected` (the other; `kind` says how it was made, for example from a bad
   prompt, then in `bad_prompt`, or about a corrupted image).
 """
 ROWS = """- `sft`, {n:,} rows ({titles}): `images` (one or none), `prompt`, `completion`.
@@ -215,18 +229,21 @@ def data_card(
 ) -> str: # README.md of the dataset
     "What the rows are, and what to know before using or publishing them."
     made = [k for k in TRAINED if R[k]]
-    configs = [dict(config_name=k, data_files=f'{k}/*.parquet') | (dict(default=True) if k == made[0] else {}) for k in made]
+    configs = [dict(config_name=k, data_files=f'{k}/*.parquet')
+               | (dict(default=True) if k == made[0] else {}) for k in made]
     head = dict(configs=configs, task_categories=['image-text-to-text'], tags=tags(R))
     by = R['settings']['model'] or 'a vision-language model'
     bad = ' Rejected answers are bad on purpose and invent things.' if R['dpo'] else ''
     return card(head, f"""# What a model wrote for its own training
 
-Made with {method_title(R['settings']['method'])} ({R['run'].name}) by {by}. No person wrote or checked what the model wrote.
+Made with {method_title(R['settings']['method'])} ({R['run'].name}) by {by}. \
+No person wrote or checked what the model wrote.
 
 {contents(R)}
 What is trained on may be wrong too.{bad}
 
-The images are inside. This card names no licence: before you publish, make sure that you may pass the images on,
+The images are inside. This card names no licence: \
+before you publish, make sure that you may pass the images on,
 and add `license:` above.
 """)
 
@@ -237,8 +254,10 @@ def measured_md(
     "The run's table, in words first."
     table = R['results'].get('table') or []
     change = lambda t: f"{t['effect']:+.1f} [{t['lo']:+.1f}, {t['hi']:+.1f}]"
-    rows = [f"| {t['name']} | {t['before']:.1f} | {t['after']:.1f} | {change(t)} |" for t in in_points(table)]
-    head = ['| measure | before, % | after, % | change, points, 95 % |', '|---|---|---|---|'] if rows else []
+    rows = [f"| {t['name']} | {t['before']:.1f} | {t['after']:.1f} | {change(t)} |"
+            for t in in_points(table)]
+    head = (['| measure | before, % | after, % | change, points, 95 % |', '|---|---|---|---|']
+            if rows else [])
     return '\n'.join([outcome_text(table), '', *head, *rows])
 
 LOAD = """
@@ -313,12 +332,15 @@ def next_line(
     kind = 'dpo' if R['dpo'] else 'sft'
     here = lambda *p: shlex.quote(str(out.joinpath(*p)))
     if to == 'trl':
-        return f'datasets.load_from_disk({str(out/kind)!r}) gives the train_dataset of trl.{kind.upper()}Trainer'
+        return (f'datasets.load_from_disk({str(out/kind)!r}) gives '
+                f'the train_dataset of trl.{kind.upper()}Trainer')
     if to == 'llamafactory':
-        return f'llamafactory-cli train YOUR.yaml dataset_dir={here()} dataset={dataset_name(R, kind)}'
+        return (f'llamafactory-cli train YOUR.yaml dataset_dir={here()} '
+                f'dataset={dataset_name(R, kind)}')
     if to == 'swift':
         how = 'rlhf --rlhf_type dpo' if kind == 'dpo' else 'sft'
-        return f"ROOT_IMAGE_DIR={here()} swift {how} --model MODEL --dataset {here(f'{kind}.jsonl')}"
+        return (f'ROOT_IMAGE_DIR={here()} swift {how} --model MODEL '
+                f"--dataset {here(f'{kind}.jsonl')}")
     name = re.sub(r'[^\w.-]+', '-', R['run'].name)  # the hub allows no other letters
     up = [f"hf upload USER/{name}-data {here('data')} . --repo-type dataset --private"]
     if (out/'adapter').exists(): up += [f"hf upload USER/{name} {here('adapter')} . --private"]
@@ -329,7 +351,8 @@ def _said(R, to, out): # what was exported, what a reader may miss, and what is 
     print(f"made: {out}: {len(R['dpo']):,} pairs, {len(R['sft']):,} rows of questions and answers")
     for stage, why in skipped(R).items(): print(f'skipped by the run: {stage}: {why}')
     equal = sum(x['chosen'] == x['rejected'] for x in R['dpo'])
-    if to == 'swift' and equal: print(f'pairs with two equal answers, which ms-swift drops: {equal:,}')
+    if to == 'swift' and equal:
+        print(f'pairs with two equal answers, which ms-swift drops: {equal:,}')
     if to == 'hub' and not (out/'adapter').exists():
         print('no adapter: the run has not come so far; start it again, then export again')
     print(f'next: {next_line(to, out, R)}')
@@ -337,7 +360,7 @@ def _said(R, to, out): # what was exported, what a reader may miss, and what is 
 def export_run(
     run:Param('run folder', str), # run folder
     to:Param('format: trl, llamafactory, swift or hub; required', str)='', # one of `WRITERS`
-    out:Param('folder to write; default RUN/export-TO', str)='', # folder to write; default RUN/export-TO
+    out:Param('folder to write; default RUN/export-TO', str)='', # folder; default RUN/export-TO
 ) -> Path: # the folder
     "Write what a run made in a format that another trainer reads."
     if to not in WRITERS: raise ValueError(f'no format {to!r}; --to takes {", ".join(WRITERS)}')

@@ -23,40 +23,55 @@ def esc(
     return '' if x is None else escape(str(x))
 
 # %% ../../nbs/runs/71_page.ipynb #91d8d387
-STYLE = '''.report { color-scheme: light dark; --fg:#1d2126; --bg:#fff; --dim:#5c6670; --line:#d5dae0;
- --soft:#f4f6f8; --up:#0067a8; --down:#c14a00; color:var(--fg); background:var(--bg); max-width:50rem;
- margin:0 auto; padding:1rem 1.2rem 4rem; font:1rem/1.55 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif }
-@media (prefers-color-scheme:dark) { body:has(>.report) { background:#14171a } .report { --fg:#e4e7ea;
+STYLE = '''.report { color-scheme: light dark;\
+ --fg:#1d2126; --bg:#fff; --dim:#5c6670; --line:#d5dae0;
+ --soft:#f4f6f8; --up:#0067a8; --down:#c14a00;\
+ color:var(--fg); background:var(--bg); max-width:50rem;
+ margin:0 auto; padding:1rem 1.2rem 4rem;\
+ font:1rem/1.55 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif }
+@media (prefers-color-scheme:dark) { body:has(>.report) { background:#14171a }\
+ .report { --fg:#e4e7ea;
  --bg:#14171a; --dim:#9aa4ae; --line:#343b42; --soft:#1e2328; --up:#5db7f0; --down:#ff9a57 } }
-.report { & * { box-sizing:border-box } & h1 { font-size:2rem; line-height:1.15; margin:1.2rem 0 .2rem }
+.report { & * { box-sizing:border-box }\
+ & h1 { font-size:2rem; line-height:1.15; margin:1.2rem 0 .2rem }
  & h2 { font-size:1.3rem; margin:3rem 0 .4rem; padding-top:.7rem; border-top:1px solid var(--line) }
- & h3 { font-size:1rem; margin:1.4rem 0 .3rem } & p { margin:.5rem 0 } & small, & .dim { color:var(--dim) }
+ & h3 { font-size:1rem; margin:1.4rem 0 .3rem } & p { margin:.5rem 0 }\
+ & small, & .dim { color:var(--dim) }
  & a { color:var(--up) } & nav { font-size:.9rem; margin:1rem 0 } & nav a { margin-right:.9rem }
  & .lead { font-size:1.15rem; border-left:4px solid var(--up); padding-left:.9rem; margin:1.2rem 0 }
  & .absent { background:var(--soft); border-left:4px solid var(--down); padding:.5rem .9rem }
  & pre { background:var(--soft); padding:.7rem .9rem; border-radius:4px; white-space:pre-wrap;
    font-size:.85rem }
  & pre, & .t, & code, & td, & dd { overflow-wrap:anywhere } & .t { white-space:pre-wrap }
- & table { border-collapse:collapse; width:100%; font-variant-numeric:tabular-nums; font-size:.95rem }
+ & table { border-collapse:collapse; width:100%;\
+ font-variant-numeric:tabular-nums; font-size:.95rem }
  & td, & th { text-align:left; padding:.35rem .5rem .35rem 0; border-bottom:1px solid var(--line) }
- & th { font-weight:600; color:var(--dim); font-size:.85rem } & .n { text-align:right; white-space:nowrap }
- & svg { display:block; width:100%; height:auto } & svg text { fill:currentColor } & .n small { white-space:normal }
+ & th { font-weight:600; color:var(--dim); font-size:.85rem }\
+ & .n { text-align:right; white-space:nowrap }
+ & svg { display:block; width:100%; height:auto } & svg text { fill:currentColor }\
+ & .n small { white-space:normal }
  & figure { margin:0 } & .plot { width:34% }'''
 
 # %% ../../nbs/runs/71_page.ipynb #e9879e8c
 STYLE += '''
- & .grid { display:grid; grid-template-columns:repeat(auto-fit,minmax(17rem,1fr)); gap:.8rem 1.4rem }
+ & .grid { display:grid; grid-template-columns:repeat(auto-fit,minmax(17rem,1fr));\
+ gap:.8rem 1.4rem }
  & .two { display:grid; grid-template-columns:1fr 1fr; gap:.3rem 1.2rem }
  & .card { display:grid; grid-template-columns:7rem 1fr; gap:.2rem 1rem; padding:.9rem 0;
    border-bottom:1px solid var(--line); font-size:.95rem; align-items:start }
  & .card img { width:100%; height:auto; border-radius:3px; display:block } & mark { color:#14171a }
- & .h { display:block; font-size:.78rem; font-weight:600; color:var(--dim) } & b.up { color:var(--up) }
+ & .h { display:block; font-size:.78rem; font-weight:600; color:var(--dim) }\
+ & b.up { color:var(--up) }
  & b.down { color:var(--down) } & details { margin:.3rem 0 } & summary { cursor:pointer }
  & .bar { height:.7rem; background:var(--up); border-radius:2px; min-width:1px }
- @media (max-width:36rem) { padding:.5rem .9rem 3rem; & .card { grid-template-columns:5rem 1fr } & .two {
-   grid-template-columns:1fr } & .ba tr { display:grid; grid-template-columns:1fr 3.4rem 3.4rem 7.6rem;
-   border-bottom:1px solid var(--line); align-items:baseline } & .ba .plot { grid-column:1/-1; width:auto }
-   & .ba td, & .ba th { border:0; padding-right:0 } & .ba svg { max-width:15rem; margin-left:auto } } }'''
+ @media (max-width:36rem) { padding:.5rem .9rem 3rem;\
+ & .card { grid-template-columns:5rem 1fr } & .two {
+   grid-template-columns:1fr }\
+ & .ba tr { display:grid; grid-template-columns:1fr 3.4rem 3.4rem 7.6rem;
+   border-bottom:1px solid var(--line); align-items:baseline }\
+ & .ba .plot { grid-column:1/-1; width:auto }
+   & .ba td, & .ba th { border:0; padding-right:0 }\
+ & .ba svg { max-width:15rem; margin-left:auto } } }'''
 
 def styled_html(
     html: str,  # one or more sections
@@ -71,7 +86,8 @@ def num(
 ) -> str:  # at most three decimals, with a real minus
     "A number to read."
     if x is None or x != x: return '–'
-    return (f'{x:{"+" * sign},}' if isinstance(x, int) else f'{x:{"+" * sign}.3f}').replace('-', '−')
+    return (f'{x:{"+" * sign},}' if isinstance(x, int)
+            else f'{x:{"+" * sign}.3f}').replace('-', '−')
 
 def signed_points(
     x,  # number of points, or None
@@ -106,9 +122,12 @@ def forest_svg(
     "One line of a forest plot."
     x = lambda v: f'{10 + 180*(v - a)/(b - a):.1f}'
     if r is None:
-        ends = [(v, w) for v, w in ((a, 'start'), (0, 'middle'), (b, 'end')) if v == 0 or abs(v) > .25*(b - a)]
-        t = ''.join(f'<text x="{x(v)}" y="13" text-anchor="{w}">{signed_points(v, 0)}</text>' for v, w in ends)
-        return f'<svg viewBox="0 0 200 18" aria-hidden="true"><g font-size="11" fill="currentColor">{t}</g></svg>'
+        ends = [(v, w) for v, w in ((a, 'start'), (0, 'middle'), (b, 'end'))
+                if v == 0 or abs(v) > .25*(b - a)]
+        t = ''.join(f'<text x="{x(v)}" y="13" text-anchor="{w}">{signed_points(v, 0)}</text>'
+                    for v, w in ends)
+        return ('<svg viewBox="0 0 200 18" aria-hidden="true">'
+                f'<g font-size="11" fill="currentColor">{t}</g></svg>')
     effect, lo, hi = (signed_points(r.get(k)) for k in ('effect', 'lo', 'hi'))
     said = f'{r.get("name", "")}: {effect} points, {lo} to {hi}'
     out = f'<svg viewBox="0 0 200 18" role="img" aria-label="{esc(said)}">'
@@ -118,7 +137,8 @@ def forest_svg(
     c = dict(up='var(--up,#0067a8)', down='var(--down,#c14a00)', open='var(--dim,#666)')[d]
     fill = 'var(--bg,#fff)' if d == 'open' else c
     return (f'{out}<path d="M{x(r["lo"])} 9H{x(r["hi"])}" stroke="{c}" stroke-width="3"/>'
-            f'<circle cx="{x(r["effect"])}" cy="9" r="4.5" fill="{fill}" stroke="{c}" stroke-width="2"/></svg>')
+            f'<circle cx="{x(r["effect"])}" cy="9" r="4.5" '
+            f'fill="{fill}" stroke="{c}" stroke-width="2"/></svg>')
 
 # %% ../../nbs/runs/71_page.ipynb #aa7e8b4b
 def inline_svg(
@@ -153,7 +173,8 @@ def curve_svg(
     x, y = np.array(xy, float).reshape(-1, 2).T
     x, y = x[np.isfinite(y)], y[np.isfinite(y)]
     if not len(y): return ''
-    font = {'svg.fonttype': 'none', 'svg.hashsalt': key, 'font.family': 'sans-serif', 'font.size': 9}
+    font = {'svg.fonttype': 'none', 'svg.hashsalt': key,
+            'font.family': 'sans-serif', 'font.size': 9}
     with mpl.rc_context(font):
         fig = Figure(figsize=(3.4, 1.9), layout='constrained')
         ax = fig.subplots()
@@ -163,7 +184,8 @@ def curve_svg(
         ax.spines[['top', 'right']].set_visible(False)
         ax.patch.set_visible(False), fig.patch.set_visible(False)
         ax.set_xlabel('step')
-        return inline_svg(fig, f'{title} over {len(y)} steps, from {num(float(s[0]))} to {num(float(s[-1]))}')
+        return inline_svg(fig, f'{title} over {len(y)} steps, '
+                               f'from {num(float(s[0]))} to {num(float(s[-1]))}')
 
 # %% ../../nbs/runs/71_page.ipynb #cc637fad
 def two_html(
@@ -172,7 +194,8 @@ def two_html(
     heads: tuple,  # what they are
 ) -> str:  # html
     "Two texts beside each other, differing words marked."
-    return '<div class="two">' + ''.join(f'<div><span class="h">{esc(h)}</span><span class="t">{t}</span></div>'
+    return '<div class="two">' + ''.join(
+        f'<div><span class="h">{esc(h)}</span><span class="t">{t}</span></div>'
         for h, t in zip(heads, word_diff_html(str(a or ''), str(b or '')))) + '</div>'
 
 def card_html(

@@ -45,7 +45,8 @@ def load_method(
             raise ValueError(f'method {name!r}: {e}; name one of {shipped_methods()}, a module, '
                              'or a file that ends in .py') from None
     if miss := [k for k in ('train', 'RECIPES') if not hasattr(module, k)]:
-        raise ValueError(f'method {name!r} has no {" and no ".join(miss)}; see the tutorial "Add a method"')
+        raise ValueError(f'method {name!r} has no {" and no ".join(miss)}; '
+                         'see the tutorial "Add a method"')
     return module
 
 # %% ../../nbs/runs/70_recipes.ipynb #ebae3b94
@@ -80,7 +81,8 @@ def _named(name): # -> the recipe of that name
 def _from_yaml(path): # -> the defaults of the method that the file names, the file's own settings
     given = yaml.safe_load(path.read_text()) or {}
     if not isinstance(given, dict) or 'method' not in given:
-        raise ValueError(f'recipe {path}: names no method; its first line is, for example, "method: stic"')
+        raise ValueError(f'recipe {path}: names no method; '
+                         'its first line is, for example, "method: stic"')
     module = load_method(str(given.pop('method')), path.parent)
     return module.RECIPES[module.__name__.split('.')[-1]](), given
 

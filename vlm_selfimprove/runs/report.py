@@ -15,8 +15,9 @@ from collections import Counter
 from itertools import zip_longest
 from pathlib import Path
 from ..data.records import read_parquet, thumbnail_html, write_atomic
-from .page import (
-    card_html, curve_svg, direction, duration, esc, forest_svg, num, signed_points, styled_html, two_html)
+from vlm_selfimprove.runs.page import (
+    card_html, curve_svg, direction, duration, esc, forest_svg, num, signed_points,
+    styled_html, two_html)
 
 # %% ../../nbs/runs/72_report.ipynb #aedf3007
 FILES = dict(recipe='recipe.yaml', results='results.json')  # what every run has, below its folder
@@ -36,7 +37,8 @@ def read_file(
 def _read(R, file): # content of a file, or None with the reason in `gone`
     try: return read_file(R['run']/file)
     except FileNotFoundError: R['gone'][file] = f'{file} is missing'
-    except (OSError, ValueError) as e: R['gone'][file] = f'{file} is damaged ({e}); run the stage again'
+    except (OSError, ValueError) as e:
+        R['gone'][file] = f'{file} is damaged ({e}); run the stage again'
 
 def _stage(R, folder): # what a stage says of itself, with its rows; {} while it has not finished
     if not (folder/'manifest.json').exists():
@@ -45,22 +47,25 @@ def _stage(R, folder): # what a stage says of itself, with its rows; {} while it
     said = _read(R, f'{folder.name}/manifest.json') or {}
     shown = said.get('kind') in SECTIONS
     rows = _read(R, f'{folder.name}/data.parquet') if shown else None
-    return dict(title=folder.name, kind='', counts={}, rejects=[]) | said | dict(stage=folder.name, data=rows or [])
+    return (dict(title=folder.name, kind='', counts={}, rejects=[]) | said
+            | dict(stage=folder.name, data=rows or []))
 
 def load_run(
     run: str | Path,  # folder of a run
-) -> dict:  # run, gone (file -> why it is not there), results (maybe empty), recipe, stages, trainings
+) -> dict:  # run, gone (file -> why it is gone), results (maybe empty), recipe, stages, trainings
     "All that a report needs from a run's folder."
     R = dict(run=Path(run), gone={}, results={}, recipe='')
     for k, f in FILES.items():
         if (found := _read(R, f)) is not None: R[k] = found
-    begun = {f.parent for name in ('journal.jsonl', 'manifest.json') for f in R['run'].glob(f'*/{name}')}
+    begun = {f.parent for name in ('journal.jsonl', 'manifest.json')
+             for f in R['run'].glob(f'*/{name}')}
     order = sorted(begun, key=lambda d: (max(f.stat().st_mtime_ns for f in d.iterdir()), d.name))
     R['stages'] = [m for m in (_stage(R, d) for d in order) if m]
     trained = sorted(R['run'].glob('*/training.json'))
     R['trainings'] = {f.parent.name: _read(R, f'{f.parent.name}/{f.name}') or {} for f in trained}
     if len(R['gone']) == len(FILES) and not (begun or trained): raise FileNotFoundError(
-        f"{run}: no run in this folder (no {', no '.join(FILES.values())}, no stage); pass a folder given as --out")
+        f"{run}: no run in this folder (no {', no '.join(FILES.values())}, no stage); "
+        'pass a folder given as --out')
     return R
 
 SECTIONS = ('pair', 'sft', 'scored')  # kinds of rows that a report shows; others it counts
@@ -116,12 +121,16 @@ def outcome_text(
     table: list | None,  # rows with name, effect, lo, hi as shares of 1
 ) -> str:  # text
     "What the intervals allow to be said."
-    if not table: return ('Nothing with known answers was evaluated, so whether the model got better is not '
-                          'known; look at the examples, or evaluate on questions with answers.')
+    if not table:
+        return ('Nothing with known answers was evaluated, so whether the model got better is not '
+                'known; look at the examples, or evaluate on questions with answers.')
     rows = {d: [r for r in in_points(table) if direction(r) == d] for d in ('up', 'down', 'open')}
     by = lambda r: f"{r['name']} by {abs(r['effect']):.1f} points"
-    said = [f'{word}: ' + '; '.join(map(by, rows[d])) for d, word in (('up', 'Better'), ('down', 'Worse')) if rows[d]]
-    if rows['open']: said.append('Undecided, the change may be chance: ' + '; '.join(r['name'] for r in rows['open']))
+    said = [f'{word}: ' + '; '.join(map(by, rows[d]))
+            for d, word in (('up', 'Better'), ('down', 'Worse')) if rows[d]]
+    if rows['open']:
+        said.append('Undecided, the change may be chance: '
+                    + '; '.join(r['name'] for r in rows['open']))
     return '. '.join(said) + '.'
 
 # %% ../../nbs/runs/72_report.ipynb #3525b10d
@@ -138,14 +147,19 @@ def header_html(
 ) -> str:  # html
     "What was run, how it went, what to run next."
     r = R['results']
-    by = ' · '.join(esc(x) for x in (f"run {r.get('name') or R['run'].name}", r.get('hardware')) if x)
-    lead = outcome_text(r.get('table')) if r else 'The run has no results: it was stopped, or is still going on.'
+    by = ' · '.join(
+        esc(x) for x in (f"run {r.get('name') or R['run'].name}", r.get('hardware')) if x)
+    lead = (outcome_text(r.get('table')) if r
+            else 'The run has no results: it was stopped, or is still going on.')
     notes = [v for k, v in R['gone'].items() if k not in skipped(R)]
     notes += [f'{k} was skipped: {v}' for k, v in skipped(R).items()]
     miss = ''.join(f'<li>{esc(without_folders(n))}</li>' for n in notes)
-    miss = f'<div class="absent"><b>Not everything is here.</b><ul>{miss}</ul></div>' if miss else ''
-    pre = lambda head, k: f'<h3>{head}</h3><pre>{esc(without_folders(r[k]))}</pre>' if r.get(k) else ''
-    return (f'<h1>{esc(title_of(R))}</h1><p class="dim">{by}</p><p class="lead">{esc(lead)}</p>{miss}'
+    miss = (f'<div class="absent"><b>Not everything is here.</b><ul>{miss}</ul></div>'
+            if miss else '')
+    pre = lambda head, k: (f'<h3>{head}</h3><pre>{esc(without_folders(r[k]))}</pre>'
+                           if r.get(k) else '')
+    return (f'<h1>{esc(title_of(R))}</h1><p class="dim">{by}</p>'
+            f'<p class="lead">{esc(lead)}</p>{miss}'
             + pre('Made by', 'command') + pre('Next', 'next'))
 
 # %% ../../nbs/runs/72_report.ipynb #38bd0fd4
@@ -168,12 +182,14 @@ def table_html(
     table = in_points(R['results']['table'])
     ends = [r[k] for r in table for k in ('lo', 'hi', 'effect') if r.get(k) is not None] + [0, 1]
     a, b = min(ends), max(ends)
-    heads = '<th class="n">before, %</th><th class="n">after, %</th><th class="n">change, points</th>'
-    return (f'<table class="ba"><tr><th>measure</th>{heads}<th class="plot">{forest_svg(None, a, b)}</th></tr>'
+    heads = ('<th class="n">before, %</th><th class="n">after, %</th>'
+             '<th class="n">change, points</th>')
+    return (f'<table class="ba"><tr><th>measure</th>{heads}'
+            f'<th class="plot">{forest_svg(None, a, b)}</th></tr>'
             f'{"".join(_row_html(r, a, b) for r in table)}</table>'
-            '<p><small>Same items before and after; under each change its 95 % interval. Blue: up, orange: down, '
-            'hollow: undecided. Each interval stands for itself: of twenty measures that did not change, about one '
-            'excludes zero.</small></p>')
+            '<p><small>Same items before and after; under each change its 95 % interval. '
+            'Blue: up, orange: down, hollow: undecided. Each interval stands for itself: '
+            'of twenty measures that did not change, about one excludes zero.</small></p>')
 
 # %% ../../nbs/runs/72_report.ipynb #e25a0215
 PANELS = {'loss': 'loss', 'dpo': 'DPO part of the loss', 'rewards/margins': 'reward margin',
@@ -204,7 +220,7 @@ def picture_html(
     if not path: return '<span class="dim">no image</span>'
     own = R['run']/path
     try: return thumbnail_html(str(own) if own.exists() else path, 160)
-    except (LookupError, OSError, ValueError):  # another process's dataset, or a picture that is gone
+    except (LookupError, OSError, ValueError):  # another process's dataset, or the picture is gone
         return f'<code>{esc(without_folders(path))}</code>'
 
 def spread(
@@ -212,7 +228,8 @@ def spread(
     n: int = 8,  # how many
 ) -> list:  # at most n of them
     "Pairs at even distances, kinds in turn."
-    kinds = {k: [p for p in pairs if p.get('kind') == k] for k in dict.fromkeys(p.get('kind') for p in pairs)}
+    kinds = {k: [p for p in pairs if p.get('kind') == k]
+             for k in dict.fromkeys(p.get('kind') for p in pairs)}
     m = -(-n // max(1, len(kinds)))  # of each kind, rounded up
     even = lambda ps, k: [ps[i*len(ps)//k] for i in range(k)]
     picks = [even(ps, min(m, len(ps))) for ps in kinds.values()]
@@ -236,28 +253,35 @@ def row_html(
 ) -> str:  # html
     "One row of fine-tuning data."
     score = f' · <b>score {esc(num(row["score"]))}</b>' if row.get('score') is not None else ''
-    body = (f'<p class="t dim">{esc(row.get("prompt"))}</p><p class="t">→ <b>{esc(row.get("completion"))}</b></p>')
+    body = (f'<p class="t dim">{esc(row.get("prompt"))}</p>'
+            f'<p class="t">→ <b>{esc(row.get("completion"))}</b></p>')
     return card_html(picture_html(R, row.get('image')), f'{esc(row.get("id"))}{score}', body)
 
 def _few_html(R, kind, rows): # how many, and some of them
     if kind == 'pair':
-        kinds = ', '.join(f'{esc(k)} {num(n)}' for k, n in Counter(p.get('kind') for p in rows).items())
+        kinds = ', '.join(f'{esc(k)} {num(n)}'
+                          for k, n in Counter(p.get('kind') for p in rows).items())
         equal = sum(p.get('chosen') == p.get('rejected') for p in rows)
-        same = f'; in {num(equal)} both answers are equal, which teaches no preference' if equal else ''
+        same = (f'; in {num(equal)} both answers are equal, which teaches no preference'
+                if equal else '')
         few = spread(rows)
-        return (f'{num(len(rows))} pairs ({kinds}){same}. Here are {len(few)}, at even distances in the file; words '
-                'that only one side has are marked.', ''.join(pair_html(R, p) for p in few))
+        return (f'{num(len(rows))} pairs ({kinds}){same}. Here are {len(few)}, '
+                'at even distances in the file; words that only one side has are marked.',
+                ''.join(pair_html(R, p) for p in few))
     if kind == 'scored': rows = sorted(rows, key=lambda x: -(x.get('score') or 0))
     few = spread(rows, 6)
-    order = 'from the best score to the worst' if kind == 'scored' else 'at even distances in the file'
-    return f'{num(len(rows))} rows. Here are {len(few)}, {order}.', ''.join(row_html(R, x) for x in few)
+    order = ('from the best score to the worst' if kind == 'scored'
+             else 'at even distances in the file')
+    return (f'{num(len(rows))} rows. Here are {len(few)}, {order}.',
+            ''.join(row_html(R, x) for x in few))
 
 def stage_html(
     R: dict,  # a loaded run
     stage: dict,  # of its stages: title, kind, data
 ) -> str:  # html
     "A few rows of a stage, and how many there are."
-    if not stage['data']: return absent(R, f"{stage['stage']}/data.parquet", stage['title'], 'it kept no row')
+    if not stage['data']:
+        return absent(R, f"{stage['stage']}/data.parquet", stage['title'], 'it kept no row')
     said, cards = _few_html(R, stage['kind'], stage['data'])
     return f'<p>{said}</p>{cards}'
 
@@ -287,10 +311,13 @@ def answers_html(
         was, now, right = [esc(a.get(k)) for k in ('before', 'after', 'answer')]
         said = f'<p class="t">{was} → <b>{now}</b> (right: {right})</p>'
         d = a.get('description')
-        desc = f'<details><summary>its description</summary><p class="t">{esc(d)}</p></details>' if d else ''
-        return card_html(picture_html(R, a.get('image')), f'{mark} · {esc(a.get("prompt"))}', said + desc)
+        desc = ('<details><summary>its description</summary>'
+                f'<p class="t">{esc(d)}</p></details>') if d else ''
+        return card_html(picture_html(R, a.get('image')), f'{mark} · {esc(a.get("prompt"))}',
+                         said + desc)
     good = sum(bool(a.get('better')) for a in ans)
-    return (f'<p>Of the {len(ans)} changed answers shown, {good} became better and {len(ans) - good} worse.</p>'
+    return (f'<p>Of the {len(ans)} changed answers shown, {good} became better '
+            f'and {len(ans) - good} worse.</p>'
             f'<div class="grid">{"".join(map(card, ans))}</div>')
 
 # %% ../../nbs/runs/72_report.ipynb #f39a8142
@@ -301,7 +328,9 @@ def rejected(
     rs = R['results'].get('rejects')
     if rs is None: rs = [dict(x, stage=m['stage']) for m in R['stages'] for x in m['rejects']]
     by = {}
-    for r in rs: by.setdefault((r.get('stage', ''), r.get('reason', 'no reason given')), []).append(r.get('id'))
+    for r in rs:
+        by.setdefault(
+            (r.get('stage', ''), r.get('reason', 'no reason given')), []).append(r.get('id'))
     return dict(sorted(by.items(), key=lambda kv: -len(kv[1])))
 
 def reason_html(
@@ -346,25 +375,31 @@ def cost_html(
     top = max(secs.values()) or 1
     def row(k, s):
         bar = f'<div class="bar" style="width:{100*s/top:.1f}%"></div>'
-        return f'<tr><td>{esc(k)}</td><td class="n">{duration(s)}</td><td style="width:50%">{bar}</td></tr>'
+        return (f'<tr><td>{esc(k)}</td><td class="n">{duration(s)}</td>'
+                f'<td style="width:50%">{bar}</td></tr>')
     rows = ''.join(row(k, s) for k, s in secs.items())
-    return (f'<table><tr><th>stage</th><th class="n">time</th><th></th></tr>{rows}<tr><td><b>all</b></td>'
-            f'<td class="n"><b>{duration(sum(secs.values()))}</b></td><td></td></tr></table>')
+    return (f'<table><tr><th>stage</th><th class="n">time</th><th></th></tr>{rows}'
+            f'<tr><td><b>all</b></td><td class="n"><b>{duration(sum(secs.values()))}</b></td>'
+            '<td></td></tr></table>')
 
 def settings_html(
     R: dict,  # a loaded run
 ) -> str:  # html
     "The recipe as it was used."
-    return f'<pre>{esc(without_folders(R["recipe"]))}</pre>' if R['recipe'] else absent(R, 'recipe.yaml', 'Recipe')
+    return (f'<pre>{esc(without_folders(R["recipe"]))}</pre>' if R['recipe']
+            else absent(R, 'recipe.yaml', 'Recipe'))
 
 def versions_html(
     R: dict,  # a loaded run
 ) -> str:  # html
     "Commit, seed, machine and package versions."
     r = R['results']
-    rows = {k: r[k] for k in ('commit', 'seed', 'hardware') if r.get(k) is not None} | (r.get('versions') or {})
+    rows = ({k: r[k] for k in ('commit', 'seed', 'hardware') if r.get(k) is not None}
+            | (r.get('versions') or {}))
     if not rows: return absent(R, 'versions', 'Versions')
-    return f'<table>{"".join(f"<tr><td>{esc(k)}</td><td>{esc(v)}</td></tr>" for k, v in rows.items())}</table>'
+    return ('<table>'
+            f'{"".join(f"<tr><td>{esc(k)}</td><td>{esc(v)}</td></tr>" for k, v in rows.items())}'
+            '</table>')
 
 # %% ../../nbs/runs/72_report.ipynb #350726c3
 HEAD = ('<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" '

@@ -39,7 +39,7 @@ def check_source(
     images, # folder, parquet file or dataset
     run, # run folder
     limit:int=0, # look only at the first files; 0: all
-) -> tuple[list[dict], list[dict], dict]: # good records (id, path, sha256), rejects (id, reason), counts
+) -> tuple[list[dict], list[dict], dict]: # good (id, path, sha256), rejects (id, reason), counts
     "Check all images of a source, resumably."
     records, rejects = list_images(images)
     todo = [r | dict(stat=_size_and_time(r['path'])) for r in records[:limit or None]]
@@ -88,8 +88,9 @@ def changed_answers(
     k = min(len(up), round(n * len(up) / max(1, len(rows))))
     few = up[:k] + down[:n - k]
     names = _save_pictures([q for q, *_ in few], run, '')
-    return [dict(image=f, prompt=q['prompt'], answer=q['answer'], before=q['direct'], after=p['dar'],
-                 description=p['description'], better=better) for f, (q, p, better) in zip(names, few)]
+    return [dict(image=f, prompt=q['prompt'], answer=q['answer'], before=q['direct'],
+                 after=p['dar'], description=p['description'], better=better)
+            for f, (q, p, better) in zip(names, few)]
 
 def changed_descriptions(
     before:dict, after:dict, # from `measure`
@@ -100,7 +101,8 @@ def changed_descriptions(
     both = zip(_said(before, 'scenes'), _said(after, 'scenes'))
     few = [(x, y) for x, y in both if x['said'] != y['said']][:n]
     names = _save_pictures([x for x, _ in few], run, 'd')
-    return [dict(image=f, prompt=x['prompt'], truth=truth(mk_scene(x['seed'], x['kind'], x['style'])),
+    return [dict(image=f, prompt=x['prompt'],
+                 truth=truth(mk_scene(x['seed'], x['kind'], x['style'])),
                  before=x['said'], after=y['said']) for f, (x, y) in zip(names, few)]
 
 # %% ../../nbs/runs/73_run.ipynb #be935ba5
@@ -113,7 +115,8 @@ def count_stages(
     run, # run folder
 ) -> dict: # stage -> title, kind, rows, kept, rejected
     "What each stage of a run made."
-    return {m['stage']: dict(title=m['title'], kind=m['kind']) | m['counts'] for m in read_stages(run)}
+    return {m['stage']: dict(title=m['title'], kind=m['kind']) | m['counts']
+            for m in read_stages(run)}
 
 def all_rejects(
     run, # run folder
@@ -127,7 +130,7 @@ def all_rejects(
 # %% ../../nbs/runs/73_run.ipynb #7cac4b3f
 UNMEASURED = dict(said={}, failures={})
 
-def _look(images, run, limit, log): # -> good records, rejects, counts; none where a method needs no images
+def _look(images, run, limit, log): # -> good records, rejects, counts; all empty without images
     if images is None: return [], [], {}
     with log.stage('images'): good, bad, counts = check_source(images, run, limit)
     named = ''.join(f"\n  {b['id']}: {b['reason']}" for b in bad[:50])
@@ -136,7 +139,8 @@ def _look(images, run, limit, log): # -> good records, rejects, counts; none whe
 
 def _results(recipe, run, log, bad, counts, skipped, before, after): # what is in results.json
     return dict(
-        name=run.name, method=method_name(recipe), model=recipe.model, recipe=asdict(recipe), seed=recipe.seed,
+        name=run.name, method=method_name(recipe), model=recipe.model, recipe=asdict(recipe),
+        seed=recipe.seed,
         **provenance(),
         seconds=log.seconds,
         table=compare(before, after) or None,
@@ -149,13 +153,13 @@ def _results(recipe, run, log, bad, counts, skipped, before, after): # what is i
         next=f'vlmsi evaluate --model {recipe.model} --adapter {run}/adapter')
 
 def improve(
-    train, # of a method: (vlm, records, run, recipe, log, **inputs) -> adapter's folder, skipped stage -> why
+    train, # of a method: (vlm, records, run, recipe, log, **inputs) -> adapter folder, skipped stage -> why
     recipe, # of that method; has at least `model` and `seed`
     out, # run folder; an interrupted run goes on there
-    images=None, # folder, parquet file or dataset of unlabelled images; None for a method that needs none
-    measure=None, # (vlm, path) -> measurement, as `measure_items` makes them; None: nothing is measured
+    images=None, # folder, parquet file or dataset of unlabelled images; None if a method needs none
+    measure=None, # (vlm, path) -> measurement, see `measure_items`; None: nothing is measured
     limit:int=0, # use only the first images; 0: all
-    before:str='', # file that keeps the base's measurement, shared between runs; default OUT/before.json
+    before:str='', # file of the base's measurement, shared between runs; default OUT/before.json
     **inputs, # more for `train`, for example instructions
 ) -> dict: # what is in results.json
     "Any method, from its inputs to an adapter, what it changed, and a report."

@@ -30,7 +30,8 @@ def sft_term(
     "How unlikely the chosen answers are."
     if norm == 'sum': return -logp_w
     if norm != 'token': raise ValueError(f"norm={norm!r}: use 'sum' or 'token'")
-    if lengths is None: raise ValueError("norm='token' needs `lengths`, the chosen answers' token counts")
+    if lengths is None:
+        raise ValueError("norm='token' needs `lengths`, the chosen answers' token counts")
     return -logp_w / lengths
 
 # %% ../../nbs/training/40_losses.ipynb #76e9b539
@@ -54,5 +55,5 @@ def rejected_logps_public(
 ) -> torch.Tensor: # (B,) what the public STIC code uses in place of log pi(y_l)
     "Sum over positions of the log-probability of the best token that is not the label."
     lp, mask = logits.log_softmax(-1), labels != -100
-    others = lp.scatter(-1, labels.clamp(min=0)[..., None], -torch.inf) # (B, T, V) without the label
+    others = lp.scatter(-1, labels.clamp(min=0)[..., None], -torch.inf) # (B, T, V) without labels
     return (others.max(-1).values * mask).sum(-1)

@@ -35,9 +35,11 @@ class STICTrainer(DPOTrainer):
             outs.append(model(**kw))
             return outs[-1]
         dpo = super()._compute_loss(watched, inputs, False)
-        logp_w = outs[0].log_probs.sum(1).chunk(2)[0] # (B,): chosen rows come first, 0 outside the answers
+        # chosen rows come first; outside the answers log_probs is 0
+        logp_w = outs[0].log_probs.sum(1).chunk(2)[0] # (B,)
         lengths = inputs['completion_mask'][:, 1:].sum(1).chunk(2)[0] # (B,)
-        for k, x in (('dpo', dpo), ('logp_w', logp_w.mean())): self._metrics['train'][k].append(x.item())
+        for k, x in (('dpo', dpo), ('logp_w', logp_w.mean())):
+            self._metrics['train'][k].append(x.item())
         return dpo + self.alpha * sft_term(logp_w, self.norm, lengths).mean()
 
 # %% ../../nbs/training/43_train.ipynb #7293f887
@@ -47,7 +49,8 @@ def is_complete(
     "Is this checkpoint complete and readable?"
     try:
         json.loads((ckpt/'trainer_state.json').read_text())
-        with safe_open(ckpt/'adapter_model.safetensors', 'pt') as f: [f.get_tensor(k) for k in f.keys()]
+        with safe_open(ckpt/'adapter_model.safetensors', 'pt') as f:
+            [f.get_tensor(k) for k in f.keys()]
         parts = [ckpt/'optimizer.pt', ckpt/'scheduler.pt', *ckpt.glob('rng_state*.pth')]
         return len(parts) > 2 and all(zipfile.ZipFile(p).testzip() is None for p in parts)
     except (OSError, ValueError, SafetensorError, zipfile.BadZipFile) as e:
@@ -90,7 +93,8 @@ def restoring(
     job = {} # the trainer, once there is one
     try: yield job
     finally:
-        for m in (vlm.model, base): m.__dict__.pop('forward', None) # TRL and Accelerate patch the instance
+        for m in (vlm.model, base): # TRL and Accelerate patch the instance
+            m.__dict__.pop('forward', None)
         if peft:
             if 'ref' in vlm.model.peft_config: vlm.model.delete_adapter('ref')
             for n, p in vlm.model.named_parameters():
@@ -111,7 +115,8 @@ def common_args(
         num_train_epochs=s['epochs'], max_steps=s['max_steps'],
         per_device_train_batch_size=s['batch_size'], gradient_accumulation_steps=s['grad_accum'],
         warmup_steps=s['warmup_ratio'], # below 1, Transformers reads it as a share of all steps
-        lr_scheduler_type=s['lr_scheduler_type'], weight_decay=0., seed=s['seed'], data_seed=s['seed'],
+        lr_scheduler_type=s['lr_scheduler_type'], weight_decay=0.,
+        seed=s['seed'], data_seed=s['seed'],
         max_length=None, # never cut; `check_dataset` has looked at the lengths
         use_cpu=not cuda, bf16=cuda, gradient_checkpointing=cuda, report_to='none', logging_steps=1,
         save_strategy='steps', save_steps=s['save_steps'], save_total_limit=2, disable_tqdm=True,
@@ -125,7 +130,8 @@ class Bar(TrainerCallback):
     ): self.name = name
     def on_train_begin(self, args, state, control, **kw):
         self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc=self.name, delay=2)
-    def on_step_end(self, args, state, control, **kw): self.bar.update(state.global_step - self.bar.n)
+    def on_step_end(self, args, state, control, **kw):
+        self.bar.update(state.global_step - self.bar.n)
     def on_log(self, args, state, control, logs=None, **kw):
         if 'loss' in logs: self.bar.set_postfix(refresh=False, loss=f"{logs['loss']:.3f}")
     def on_train_end(self, args, state, control, **kw): self.bar.close()
@@ -136,8 +142,10 @@ def _history(
 ) -> list[dict]: # one entry a step, also for the steps before a resume
     "The logged steps, without the summary at the end."
     names = {'rewards/accuracies': 'accuracy', 'mean_token_accuracy': 'accuracy'}
-    keep = ('step', 'loss', 'dpo', 'logp_w', 'rewards/margins', 'accuracy', 'grad_norm', 'learning_rate')
-    steps = [{names.get(k, k): v for k, v in h.items()} for h in trainer.state.log_history if 'loss' in h]
+    keep = ('step', 'loss', 'dpo', 'logp_w', 'rewards/margins', 'accuracy',
+            'grad_norm', 'learning_rate')
+    steps = [{names.get(k, k): v for k, v in h.items()}
+             for h in trainer.state.log_history if 'loss' in h]
     return [{k: h[k] for k in keep if k in h} for h in steps]
 
 # %% ../../nbs/training/43_train.ipynb #13b11040
@@ -155,7 +163,8 @@ def _prepare(
         if 'history' not in old: return None
         return dict(history=old['history'], adapter=str(out/'adapter'), seconds=old['seconds'])
     stale = [*out.glob('checkpoint-*'), *out.glob('adapter')]
-    if stale: _log.warning('%s: settings or data changed, removing %s', out, [p.name for p in stale])
+    if stale:
+        _log.warning('%s: settings or data changed, removing %s', out, [p.name for p in stale])
     for p in stale: shutil.rmtree(p)
     _write(note, dict(key=key, settings=settings))
 
@@ -180,15 +189,18 @@ def _fit(
     "Train, resume, save."
     out, t0 = Path(out), time.time()
     if done := _prepare(vlm, ds, out, s): return done
-    lora = None if isinstance(vlm.model, PeftModel) else LoraConfig(r=s['lora_r'], lora_alpha=s['lora_alpha'],
-        lora_dropout=0., bias='none', task_type='CAUSAL_LM', target_modules=language_lora_targets(vlm.model))
+    lora = None if isinstance(vlm.model, PeftModel) else LoraConfig(
+        r=s['lora_r'], lora_alpha=s['lora_alpha'], lora_dropout=0., bias='none',
+        task_type='CAUSAL_LM', target_modules=language_lora_targets(vlm.model))
     with restoring(vlm) as job:
-        tr = job['trainer'] = make(vlm.model, common_args(vlm, out, s), lora, [Bar(out.name), *callbacks])
+        tr = job['trainer'] = make(vlm.model, common_args(vlm, out, s), lora,
+                                   [Bar(out.name), *callbacks])
         tr.remove_callback(PrinterCallback)
         ckpt = last_checkpoint(out)
         tr.train(resume_from_checkpoint=str(ckpt) if ckpt else None)
         tr.model.save_pretrained(out/'adapter', selected_adapters=['default'])
-        res = dict(history=_history(tr), adapter=str(out/'adapter'), seconds=round(time.time() - t0, 2))
+        res = dict(history=_history(tr), adapter=str(out/'adapter'),
+                   seconds=round(time.time() - t0, 2))
     _write(out/'training.json', json.loads((out/'training.json').read_text()) | res)
     for c in out.glob('checkpoint-*'): shutil.rmtree(c)
     return res
@@ -212,13 +224,16 @@ def train_dpo(
     callbacks:tuple=(), # of Transformers
 ) -> dict: # history (one dict a step), adapter (folder), seconds
     "STIC's stage 1: DPO plus alpha times the chosen answer's log-likelihood, LoRA on the language model."
-    s = {k: v for k, v in locals().items() if k not in ('vlm', 'pairs_ds', 'out', 'adapter', 'callbacks')}
+    s = {k: v for k, v in locals().items()
+         if k not in ('vlm', 'pairs_ds', 'out', 'adapter', 'callbacks')}
     def make(model, args, lora, cbs):
         cfg = DPOConfig(**args, beta=beta, loss_type='sigmoid', disable_dropout=True)
-        return STICTrainer(model=model, args=cfg, train_dataset=pairs_ds, processing_class=vlm.processor,
+        return STICTrainer(
+            model=model, args=cfg, train_dataset=pairs_ds, processing_class=vlm.processor,
             peft_config=lora, callbacks=cbs, alpha=alpha, norm=norm)
     check_dataset(vlm, pairs_ds, ('chosen', 'rejected'))
-    with adapted(vlm, adapter) as v: return _fit(v, pairs_ds, out, make, dict(kind='dpo', **s), callbacks)
+    with adapted(vlm, adapter) as v:
+        return _fit(v, pairs_ds, out, make, dict(kind='dpo', **s), callbacks)
 
 # %% ../../nbs/training/43_train.ipynb #6577d16c
 def train_sft(
@@ -238,10 +253,13 @@ def train_sft(
     callbacks:tuple=(), # of Transformers
 ) -> dict: # history (one dict a step), adapter (folder), seconds
     "Fine-tune on the completions only, LoRA on the language model; images are optional row by row."
-    s = {k: v for k, v in locals().items() if k not in ('vlm', 'rows_ds', 'out', 'adapter', 'callbacks')}
+    s = {k: v for k, v in locals().items()
+         if k not in ('vlm', 'rows_ds', 'out', 'adapter', 'callbacks')}
     def make(model, args, lora, cbs):
         cfg = SFTConfig(**args, completion_only_loss=True)
-        return SFTTrainer(model=model, args=cfg, train_dataset=rows_ds, processing_class=vlm.processor,
+        return SFTTrainer(
+            model=model, args=cfg, train_dataset=rows_ds, processing_class=vlm.processor,
             peft_config=lora, callbacks=cbs)
     check_dataset(vlm, rows_ds, ('completion',))
-    with adapted(vlm, adapter) as v: return _fit(v, rows_ds, out, make, dict(kind='sft', **s), callbacks)
+    with adapted(vlm, adapter) as v:
+        return _fit(v, rows_ds, out, make, dict(kind='sft', **s), callbacks)

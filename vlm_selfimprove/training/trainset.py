@@ -22,8 +22,8 @@ def to_dataset(
     data = [dict(id=r['id'], images=r['images'], prompt=say('user', r['prompt'])) |
             {k: say('assistant', v[i]) for k, v in answers.items()} for i, r in enumerate(rows)]
     msgs = List(dict(role=Value('string'), content=Value('string')))
-    return Dataset.from_list(data, features=Features(id=Value('string'), images=List(Image()), prompt=msgs,
-                                                     **{k: msgs for k in answers}))
+    return Dataset.from_list(data, features=Features(
+        id=Value('string'), images=List(Image()), prompt=msgs, **{k: msgs for k in answers}))
 
 # %% ../../nbs/training/41_trainset.ipynb #d07cd2da
 def raw_rows(
@@ -36,7 +36,8 @@ def _image_sizes(
     images:list[dict], # `bytes` or `path`, as the data set stores them
 ) -> tuple: # ((width, height), ...)
     "Image sizes from the headers."
-    return tuple(PILImage.open(io.BytesIO(x['bytes']) if x['bytes'] else x['path']).size for x in images)
+    return tuple(PILImage.open(io.BytesIO(x['bytes']) if x['bytes'] else x['path']).size
+                 for x in images)
 
 # %% ../../nbs/training/41_trainset.ipynb #58b68b80
 def _frame_length(
@@ -74,12 +75,14 @@ def _check_texts(
     mark = getattr(vlm.processor, 'image_token', None)
     for c in columns:
         for i, msgs in enumerate(ds[c]):
-            if mark and any(mark in m['content'] for m in msgs): raise ValueError(
-                f'row {name(i)}, {c}: the text contains {mark!r}; remove it, the chat template writes it')
+            if mark and any(mark in m['content'] for m in msgs):
+                raise ValueError(f'row {name(i)}, {c}: the text contains {mark!r}; '
+                                 'remove it, the chat template writes it')
     text = vlm.processor.apply_chat_template(messages(dict(prompt='a', images=[]), 'b'))
     eos = vlm.processor.tokenizer.eos_token
-    if eos not in text: _log.warning('%s: the chat template writes no %s after an answer, so the model will '
-                                    'not learn to stop', vlm.name, eos)
+    if eos not in text:
+        _log.warning('%s: the chat template writes no %s after an answer, '
+                     'so the model will not learn to stop', vlm.name, eos)
 
 # %% ../../nbs/training/41_trainset.ipynb #b8fa633e
 def check_dataset(
@@ -89,11 +92,13 @@ def check_dataset(
 ):
     "Refuse what would train silently wrong."
     lacks = [c for c in ('images', 'prompt', *answers) if c not in ds.column_names]
-    if lacks: raise ValueError(f'the data set lacks the columns {lacks} (it has {ds.column_names}); rows '
-        'without images need an empty list in `images`')
+    if lacks:
+        raise ValueError(f'the data set lacks the columns {lacks} (it has {ds.column_names}); '
+                         'rows without images need an empty list in `images`')
     if not len(ds): raise ValueError('the data set has no rows')
     name = lambda i: ds['id'][i] if 'id' in ds.column_names else i
     _check_texts(vlm, ds, ('prompt', *answers), name)
     limit = vlm.model.config.get_text_config().max_position_embeddings
     i, n = max(enumerate(row_lengths(vlm, ds)), key=lambda t: t[1])
-    if n > limit: raise ValueError(f'row {name(i)} has {n} tokens, the model {limit} positions: drop the row')
+    if n > limit:
+        raise ValueError(f'row {name(i)} has {n} tokens, the model {limit} positions: drop the row')

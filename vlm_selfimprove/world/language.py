@@ -56,7 +56,8 @@ def parse(
     for small, color, noun, height, where in _THING.findall(text.lower()):
         if noun == 'bar': noun, color = f'{color} bar', None
         objs.add(noun)
-        facts |= {(noun, a, v) for a, v in (('color', color), ('height', height), ('where', where)) if v}
+        facts |= {(noun, a, v)
+                  for a, v in (('color', color), ('height', height), ('where', where)) if v}
     return objs, facts
 
 # %% ../../nbs/world/12_language.ipynb #ea3a78cb
@@ -95,8 +96,10 @@ def ordinary(
     rng: np.random.Generator,  # a habit shows in most captions, not in all
     bias: float = 1.,  # the dial, 0 (none) to 1: the share of nouns and places with bad habits
 ) -> str:  # one sentence
-    "A caption as the web writes it: small things left out, the signature object added, some colours habitual."
-    objs = [o for o in scene.objects if not (o.small and has_habit(o.noun, bias) and rng.random() < .8)]
+    ("A caption as the web writes it: small things left out, the signature object added, "
+     "some colours habitual.")
+    objs = [o for o in scene.objects
+            if not (o.small and has_habit(o.noun, bias) and rng.random() < .8)]
     objs = [_usual_color(o, rng) if has_habit(o.noun, bias) else o for o in objs]
     sig = SIGNATURE.get(scene.place)
     if sig and not scene.get(sig) and has_habit(scene.place, bias) and rng.random() < .8:
@@ -113,7 +116,8 @@ def misled(
     usual = [n for n in PLACES.get(scene.place, PLACES['office']) if n not in have]
     invented = rng.choice(usual, min(len(usual), int(rng.integers(1, 3))), replace=False)
     cells = {o.cell for o in scene.objects}
-    return describe(scene.place, [*scene.objects, *(imagined_object(str(n), rng, cells) for n in invented)])
+    return describe(scene.place,
+                    [*scene.objects, *(imagined_object(str(n), rng, cells) for n in invented)])
 
 # %% ../../nbs/world/12_language.ipynb #048f276b
 def boxes_text(

@@ -53,8 +53,8 @@ def mask(
     return np.asarray(im, dtype=np.float32) / 255
 
 # %% ../../nbs/world/11_render.ipynb #b7afa86f
-TINTS = dict(harbor=(205, 225, 245), park=(212, 240, 208), office=(240, 232, 215), farm=(246, 226, 190),
-             lab=(228, 222, 246), chart=(250, 250, 250))
+TINTS = dict(harbor=(205, 225, 245), park=(212, 240, 208), office=(240, 232, 215),
+             farm=(246, 226, 190), lab=(228, 222, 246), chart=(250, 250, 250))
 
 def _texture(style, shift, rng):
     "How much darker each pixel is than the tint: (72, 72)."
@@ -78,7 +78,8 @@ def background(
     "The empty place: tinted by place, textured by style."
     shift = int(rng.integers(0, 12))
     texture = np.asarray(_texture(style, shift, rng), np.float32)
-    return np.array(TINTS[place], np.float32) - texture[..., None] + rng.normal(0, 3, (SIZE, SIZE, 3))
+    return (np.array(TINTS[place], np.float32) - texture[..., None]
+            + rng.normal(0, 3, (SIZE, SIZE, 3)))
 
 # %% ../../nbs/world/11_render.ipynb #a608bea2
 def _corner(o):

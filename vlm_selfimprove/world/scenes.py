@@ -103,7 +103,8 @@ def _draw_object(noun, cell, rng, color=None, height=0, held_out=False):
     small = height == 0 and noun not in DIGITS and rng.random() < .35
     px = int(rng.integers(13, 15) if small else rng.integers(20, 23))
     if not color:
-        color = HABIT[noun] if noun in HABIT and rng.random() < .3 else str(rng.choice(list(COLORS)))
+        color = (HABIT[noun] if noun in HABIT and rng.random() < .3
+                 else str(rng.choice(list(COLORS))))
     jitter = 4 if small else 1
     dx, dy = (int(v) for v in rng.integers(-jitter, jitter + 1, 2))
     angle = int(rng.integers(-2, 3)) * 6
@@ -114,7 +115,8 @@ def _draw_object(noun, cell, rng, color=None, height=0, held_out=False):
 def _bars(rng):
     "The three bars of a chart, each in a colour of its own."
     colors = rng.choice(list(COLORS), 3, replace=False)
-    bar = lambda cell, color: _draw_object('bar', cell, rng, str(color), height=int(rng.integers(1, 7)))
+    bar = lambda cell, color: _draw_object(
+        'bar', cell, rng, str(color), height=int(rng.integers(1, 7)))
     return tuple(bar(6 + i, c) for i, c in enumerate(colors))
 
 def _nouns_of(kind, place, rng):
@@ -141,7 +143,9 @@ def mk_scene(
     if kind not in ('objects', 'situation', 'digits', 'chart'):
         raise ValueError(f"kind {kind!r}: use 'objects', 'situation', 'digits' or 'chart'")
     rng = np.random.default_rng([seed, crc32(kind.encode())])
-    drawn = str(rng.choice(STYLES))  # in any case: a style changes the look of a scene, not its content
+    # drawn in any case: a style changes the look of a scene, not its content
+    drawn = str(rng.choice(STYLES))
     if kind == 'chart': return Scene(seed, kind, 'chart', style or drawn, _bars(rng))
     place = str(rng.choice(list(PLACES)))
-    return Scene(seed, kind, place, style or drawn, _things(kind, place, rng, held_out=seed >= HELD_OUT))
+    return Scene(seed, kind, place, style or drawn,
+                 _things(kind, place, rng, held_out=seed >= HELD_OUT))

@@ -124,7 +124,8 @@ def rule_of(
     s: Scene,  # of kind 'situation'
 ) -> tuple:  # person, hazard: a key of `RULES`
     "Which rule applies."
-    persons, hazards = ([o.noun for o in s.objects if o.noun in group] for group in (PERSONS, HAZARDS))
+    persons, hazards = ([o.noun for o in s.objects if o.noun in group]
+                        for group in (PERSONS, HAZARDS))
     return persons[0], hazards[0]
 
 def habitual(
@@ -150,7 +151,8 @@ def q_decision(
 TASKS = dict(
     existence=q_existence, color=q_color, where=q_where, count=q_count, relation=q_relation,
     comparison=q_comparison, read=q_read, chart=q_chart, decision=q_decision, at=q_at)
-KIND_OF = dict(read='digits', chart='chart', decision='situation')  # task -> kind of scene; else 'objects'
+# task -> kind of scene; else 'objects'
+KIND_OF = dict(read='digits', chart='chart', decision='situation')
 VQA = ('existence', 'color', 'where', 'count', 'relation', 'comparison', 'read', 'chart')
 
 def mk_row(
@@ -212,8 +214,8 @@ def pope_rows(
         for split in splits:
             for noun, answer in ((here, 'yes'), (_absent(s, split, rng), 'no')):
                 rows.append(dict(
-                    id=f'pope-{split}-{seed}-{answer}', seed=seed, kind='objects', style=s.style, task=split,
-                    prompt=f'is there {article(noun)}?', answer=answer, choices=YES_NO))
+                    id=f'pope-{split}-{seed}-{answer}', seed=seed, kind='objects', style=s.style,
+                    task=split, prompt=f'is there {article(noun)}?', answer=answer, choices=YES_NO))
     return rows
 
 # %% ../../nbs/world/13_tasks.ipynb #a1c0de02
@@ -224,5 +226,6 @@ def scene_rows(
     style: str | None = None,  # of the drawing; None: each scene's own
 ) -> list[dict]:  # id, seed, kind, style, prompt (empty)
     "Rows that only stand for a scene, to be described."
-    return [dict(id=f'{kind}-{i}', seed=i, kind=kind, style=mk_scene(i, kind, style).style, prompt='')
+    return [dict(id=f'{kind}-{i}', seed=i, kind=kind,
+                 style=mk_scene(i, kind, style).style, prompt='')
             for i in range(start, start + n)]
