@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LEFT_OUT = re.compile(r'^#\|\s*(eval:\s*false|cuda|hf)\b', re.M)
 VARIES = tuple((re.compile(p), to) for p, to in (
     (r'( at)? 0x[0-9a-fA-F]{6,}', ''),                                   # address of an object
-    (r'(/[\w.-]+)*/tmp\w*(/[\w.-]+)*|\btmp[a-z0-9_]{8}\b', 'FOLDER'),  # of one run
+    (r'(/[\w.-]+)*/tmp\w*(/[\w.-]+)*|…(/[\w.-]+)+|\btmp[a-z0-9_]{8}\b', 'FOLDER'),  # of one run
     (r'\d{4}-\d\d-\d\d([T ][\d:.]+)?', 'DATE'),
     (r'\d+(\.\d+)? ?(s|ms|min|h|seconds|minutes|hours)\b|\d+:\d\d\b', 'TIME'),
     (r'\b(image|[a-z])?[0-9a-f]{7,40}\b', 'HASH'),                                    # of a commit, weights, parts of an SVG
@@ -21,8 +21,14 @@ VARIES = tuple((re.compile(p), to) for p, to in (
 PROGRESS = re.compile(r'\d+%\|.*\||\d+it \[|Loading weights')
 
 
+def without_machine(text):
+    "Paths as a reader may have them: from the repository's root, or from a folder of one run."
+    return re.sub(r'/tmp/tmp\w+', '…', text.replace(f'{ROOT}/', ''))
+
+
 def settled(text):
     "What does not vary from run to run: neither progress nor empty lines either."
+    text = without_machine(text)
     for pattern, to in VARIES: text = pattern.sub(to, text)
     return '\n'.join(l.rstrip() for l in re.split(r'[\n\r]+', text) if l.strip() and not PROGRESS.search(l))
 
@@ -69,11 +75,16 @@ def first_difference(a, b, around=60):
 
 
 def storable(o):
-    "An output without progress, warnings and names of classes; None if nothing is left."
+    "An output without progress, warnings, names of classes and folders of this machine; None if nothing is left."
     if o['output_type'] == 'stream':
-        o['text'] = ''.join(l for l in ''.join(o['text']).splitlines(keepends=True) if not PROGRESS.search(l))
+        lines = ''.join(o['text']).splitlines(keepends=True)
+        o['text'] = without_machine(''.join(l for l in lines if not PROGRESS.search(l)))
         return o if o['name'] == 'stdout' and o['text'].strip() else None
-    return None if set(o.get('data', {})) == {'text/plain'} and o['data']['text/plain'].startswith('<') else o
+    data = o.get('data', {})
+    for k in data:
+        if k in ('text/plain', 'text/markdown', 'text/html'): data[k] = without_machine(''.join(data[k]))
+    bare = set(data) == {'text/plain'} and data['text/plain'].startswith('<')
+    return None if bare or 'application/vnd.jupyter.widget-view+json' in data else o
 
 
 def check(path, write=False):

@@ -94,8 +94,10 @@ def changes_markdown(
 ) -> str: # markdown table, percent and points
     "Before and after, a line each."
     head = ['| | before → after | change [95 % interval] |', '|---|---|---|']
-    number = lambda r: f"{100 * r['before']:.1f} → {100 * r['after']:.1f}"
-    return '\n'.join(head + [f"| {r['name']} | {number(r)} | {points(r['effect'], r['lo'], r['hi'])} |" for r in rows])
+    def line(r):
+        change = points(r['effect'], r['lo'], r['hi'])
+        return f"| {r['name']} | {100 * r['before']:.1f} → {100 * r['after']:.1f} | {change} |"
+    return '\n'.join(head + [*map(line, rows)])
 
 def results_markdown(
     lines:dict, # in plain words -> result
