@@ -6,6 +6,7 @@ run to run is left out of the comparison: seconds, commits, versions, folders of
 import argparse, copy, os, re, sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from zlib import crc32
 
 os.environ.update(IN_TEST='1', OMP_NUM_THREADS='1', HF_HUB_OFFLINE='1', TOKENIZERS_PARALLELISM='false')
 ROOT = Path(__file__).resolve().parents[1]
@@ -14,9 +15,9 @@ VARIES = tuple((re.compile(p), to) for p, to in (
     (r'( at)? 0x[0-9a-fA-F]{6,}', ''),                                   # address of an object
     (r'(/[\w.-]+)*/tmp\w*(/[\w.-]+)*|…(/[\w.-]+)+|\btmp[a-z0-9_]{8}\b', 'FOLDER'),  # of one run
     (r'\d{4}-\d\d-\d\d([T ][\d:.]+)?', 'DATE'),
-    (r'\d+(\.\d+)? ?(s|ms|min|h|seconds|minutes|hours)\b|\d+:\d\d\b', 'TIME'),
+    (r'\d+(\.\d+)? ?(steps a second|s|ms|min|h|seconds|minutes|hours)\b|\d+:\d\d\b', 'TIME'),
     (r'\b(image|[a-z])?[0-9a-f]{7,40}\b', 'HASH'),                                    # of a commit, weights, parts of an SVG
-    (r'\b\d+ \w+ a second|width:[\d.]+%', 'SPEED'),
+    (r'[\d.]+ \w+ a second|width:[\d.]+%', 'SPEED'),
     (r'\b\d+\.\d+\.\d+\b', 'VERSION')))
 PROGRESS = re.compile(r'\d+%\|.*\||\d+it \[|Loading weights')
 
@@ -34,17 +35,18 @@ def settled(text):
 
 
 def texts(cell):
-    "What a cell says, as one text: printed, returned, drawn as SVG; of other pictures only that they are there."
-    said = []
-    for o in cell.get('outputs', []):
-        if o['output_type'] == 'stream':
-            if o['name'] == 'stdout': said.append(''.join(o['text']))
-        elif o['output_type'] == 'error': said.append(o['evalue'])
+    "What a cell says, as one text: printed, returned, drawn as SVG; of other pictures a checksum."
+    outputs = cell.get('outputs', [])
+    printed = (''.join(o['text']) for o in outputs if o['output_type'] == 'stream' and o['name'] == 'stdout')
+    said, pictures = [''.join(printed)], []
+    for o in outputs:
+        if o['output_type'] == 'stream': continue
+        if o['output_type'] == 'error': said.append(o['evalue'])
         else:
             found = {k: ''.join(v) for k, v in sorted(o['data'].items()) if k.startswith('text/') or k == 'image/svg+xml'}
             said += [v for k, v in found.items() if k != 'text/plain' or not v.startswith('<')]  # a bare name of a class
-            said += sorted(k for k in o['data'] if k.startswith('image/'))
-    return settled('\n'.join(said))
+            pictures += sorted(f'{k} {crc32(str(v).strip().encode())}' for k, v in o['data'].items() if k in ('image/png', 'image/jpeg'))
+    return '\n'.join(filter(None, [settled('\n'.join(said)), *pictures]))
 
 
 def executed(path):
