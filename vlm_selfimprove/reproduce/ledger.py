@@ -10,7 +10,7 @@ __all__ = ['LOOP', 'STUDY', 'PAPER_PAGES', 'OWN_PAGES', 'MARKS', 'claim_and_base
 from functools import cache
 from html import escape
 from .claims import code_key, in_words
-from .drawing import COMPARED, SHOWN, pooled, readable
+from .drawing import COMPARED, SHOWN, arm_name, pooled, readable
 
 # %% ../../nbs/reproduce/88_ledger.ipynb #86aa0007
 def claim_and_base(
@@ -153,7 +153,7 @@ def _class_of(rows): # of `told_apart`: 1 wholly above 0 in every seed, -1 wholl
     return -1 if all(x['hi'] < 0 for x in rows) else 0
 
 def _listed(groups, of): # names with their changes; many of them in short
-    if len(groups) < 4: return ', '.join(f'*{k}* ({pooled(v)})' for k, v in groups.items())
+    if len(groups) < 4: return ', '.join(f'*{arm_name(k)}* ({pooled(v)})' for k, v in groups.items())
     effects = sorted(100 * sum(x['effect'] for x in v) / len(v) for v in groups.values())
     return f'{len(groups)} of {of} ({effects[0]:+.1f} to {effects[-1]:+.1f})'
 
