@@ -25,6 +25,13 @@ def test_folder_is_sub_package(notebooks):
     assert mods == {n.module for n in notebooks if n.module}, 'a module without its notebook, or the reverse'
 
 
+def test_imports_became_relative():
+    "nbdev leaves an import of the package as it is where its names take more than two lines."
+    found = [f'{p.name}: {l}' for p in tracked('vlm_selfimprove/*/*.py')
+             for l in p.read_text(encoding='utf-8').splitlines() if l.startswith('from vlm_selfimprove')]
+    assert not found, found
+
+
 def test_numbers(notebooks):
     "Notebooks that export are numbered, each number once; tutorials and papers are named; folders never have numbers."
     stem = lambda n: n.name.split('/')[-1]

@@ -12,9 +12,8 @@ from html import escape
 import matplotlib.pyplot as plt
 from matplotlib.patches import FancyBboxPatch, Patch
 import numpy as np
-from vlm_selfimprove.reproduce.drawing import (
-    PALETTE, SEED_LOOKS, SHOWN, by_ability, card_row, marker_handle, paper_name, picture_img,
-    readable)
+from .drawing import (
+    PALETTE, SEED_LOOKS, SHOWN, by_ability, card_row, marker_handle, paper_name, picture_img, readable)
 from ..world.scenes import STYLES
 
 # %% ../../nbs/reproduce/86_figures.ipynb #cbb66464

@@ -15,9 +15,8 @@ from collections import Counter
 from itertools import zip_longest
 from pathlib import Path
 from ..data.records import read_parquet, thumbnail_html, write_atomic
-from vlm_selfimprove.runs.page import (
-    card_html, curve_svg, direction, duration, esc, forest_svg, num, signed_points,
-    styled_html, two_html)
+from .page import (
+    card_html, curve_svg, direction, duration, esc, forest_svg, num, signed_points, styled_html, two_html)
 
 # %% ../../nbs/runs/72_report.ipynb #aedf3007
 FILES = dict(recipe='recipe.yaml', results='results.json')  # what every run has, below its folder
