@@ -10,20 +10,26 @@ import json, time
 from collections import Counter
 from contextlib import contextmanager
 from pathlib import Path
+from .records import write_atomic
 
 # %% ../../nbs/data/36_log.ipynb #e0c0de06
+def _event(line): # bytes of a line -> what it says; {} where it is not whole, or no line of a log
+    try: e = json.loads(line) if line.endswith(b'\n') else {}
+    except ValueError: return {}
+    says = isinstance(e, dict) and isinstance(e.get('stage'), str | None)
+    return e if says and isinstance(e.get('seconds', 0), int | float) else {}
+
 class Log:
     "Lines for people on the screen, the same as JSON lines in the run's folder."
     def __init__(self,
         run, # folder; its log.jsonl is continued
     ):
         self.path, self.seconds = Path(run)/'log.jsonl', Counter()
-        text = self.path.read_text() if self.path.exists() else ''
-        whole, cut = text.rsplit('\n', 1) if '\n' in text else ('', text)
-        # without the line during which a call was killed
-        if cut: self.path.write_text(whole + '\n' * bool(whole))
-        for e in map(json.loads, whole.splitlines()):
-            self.seconds[e.get('stage')] += e.get('seconds', 0)
+        lines = self.path.read_bytes().splitlines(keepends=True) if self.path.exists() else []
+        good = [(line, e) for line in lines if (e := _event(line))]
+        # without the line during which a call was killed, and without what a disk spoiled
+        if len(good) < len(lines): write_atomic(self.path, b''.join(line for line, _ in good))
+        for _, e in good: self.seconds[e.get('stage')] += e.get('seconds', 0)
         self.seconds.pop(None, 0)
 
     def __call__(self,
