@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MEASURES', 'picture', 'ask_all', 'describe_and_respond', 'score_descriptions', 'score_answers', 'micro_items',
-           'measure', 'compare', 'table', 'read_rows']
+           'measurement_rows', 'ask_items', 'score_measurement', 'measure', 'compare', 'table', 'read_rows']
 
 # %% ../../nbs/evaluation/51_benchmarks.ipynb #e5da8794
 import json
@@ -29,19 +29,23 @@ def picture(
 def ask_all(
     vlm:VLM, # model and processor
     rows:list[dict], # benchmark rows
-    prompt=None, # text, or row -> text; None: the row's own prompt
+    prompt=None, # text, row -> text, or a text a row; None: the row's own prompt
     max_new_tokens:int=64, # of an answer
     batch_size:int=64, # rows a step
     change=None, # (image, row) -> image, for example a corruption
 ) -> list[str]: # one greedy answer a row
     "Ask about each row's image."
-    text = prompt if callable(prompt) else (lambda r: prompt or r['prompt'])
+    if isinstance(prompt, list): texts = prompt
+    else: texts = [prompt(r) if callable(prompt) else prompt or r['prompt'] for r in rows]
+    if len(texts) != len(rows):
+        raise ValueError(f'{len(texts)} prompts for {len(rows)} rows: give one for each')
     out = []
     # images are drawn a batch at a time, so memory does not grow
     for i in range(0, len(rows), batch_size):
         part = rows[i:i + batch_size]
         ims = [change(picture(r), r) if change else picture(r) for r in part]
-        q = [dict(id=r['id'], prompt=text(r), images=[im]) for r, im in zip(part, ims)]
+        q = [dict(id=r['id'], prompt=t, images=[im])
+             for r, t, im in zip(part, texts[i:i + batch_size], ims)]
         out += [t[0] for t in vlm.generate(q, max_new_tokens=max_new_tokens, batch_size=batch_size)]
     return out
 
@@ -55,8 +59,8 @@ def describe_and_respond(
 ) -> tuple[list[str], list[str]]: # answers, descriptions
     "Describe the image, then answer with the description in the prompt."
     ds = ask_all(vlm, rows, prompts.describe, max_new_tokens, batch_size)
-    infused = {r['id']: prompts.infuse(d, r['prompt']) for r, d in zip(rows, ds)}
-    return ask_all(vlm, rows, lambda r: infused[r['id']], batch_size=batch_size), ds
+    infused = [prompts.infuse(d, r['prompt']) for r, d in zip(rows, ds)]
+    return ask_all(vlm, rows, infused, batch_size=batch_size), ds
 
 # %% ../../nbs/evaluation/51_benchmarks.ipynb #210b1ac6
 def score_descriptions(
@@ -67,7 +71,7 @@ def score_descriptions(
     out = {}
     gold = [facts_of(mk_scene(r['seed'], r['kind'], r['style'])) for r in rows]
     for k, name in enumerate(('object', 'fact')):
-        s = set_scores([(parse(t)[k], g[k]) for t, g in zip(texts, gold)])
+        s = set_scores([(parse(t)[k], g[k]) for t, g in zip(texts, gold, strict=True)])
         out[name] = {m: s[m] for m in ('precision', 'recall', 'f1')}
         out[f'{name}_counts'] = np.stack([s['tp'], s['fp'], s['fn']], 1)
     return out
@@ -80,7 +84,7 @@ def score_answers(
     "Exact-match accuracy, by task."
     asked = lambda r: dict(answer=r['answer'], choices=list(r.get('choices') or ()) or None,
                            kind=r.get('task', 'all'))
-    return vqa_scores([dict(text=t) | asked(r) for t, r in zip(texts, rows)])
+    return vqa_scores([dict(text=t) | asked(r) for t, r in zip(texts, rows, strict=True)])
 
 # %% ../../nbs/evaluation/51_benchmarks.ipynb #650cb708
 def micro_items(
@@ -91,31 +95,65 @@ def micro_items(
     "Items of the micro world."
     return scene_rows(scenes, start), vqa_rows(questions, start + 10 * scenes)
 
+def measurement_rows(
+    scenes:list[dict], # rows of scenes, may be empty
+    questions:list[dict], # rows with questions, may be empty
+    prompts:PromptSet=STIC_MICRO, # ordinary prompts are used in turn
+) -> list[dict]: # id: by place; asked: the row with its prompt; describe: before a question
+    "All that a measurement asks, in order: scenes, then questions."
+    turn = [r | dict(prompt=prompts.normal[i % len(prompts.normal)]) for i, r in enumerate(scenes)]
+    name = lambda kind, i, r: f"{kind} {i}: {r['id']}"
+    return ([dict(id=name('scene', i, r), asked=r, describe='') for i, r in enumerate(turn)] +
+            [dict(id=name('question', i, r), asked=r, describe=prompts.describe)
+             for i, r in enumerate(questions)])
+
+# %% ../../nbs/evaluation/51_benchmarks.ipynb #5a1c0e02
+def ask_items(
+    vlm:VLM, # model and processor
+    batch:list[dict], # from `measurement_rows`, any of them
+    prompts:PromptSet=STIC_MICRO, # for describe-and-respond
+    batch_size:int=64, # rows a step
+) -> list[dict]: # of a scene: said; of a question: direct, dar, description
+    "What a model says to a batch of what a measurement asks."
+    scenes = [r['asked'] for r in batch if not r['describe']]
+    questions = [r['asked'] for r in batch if r['describe']]
+    said = (dict(said=t) for t in ask_all(vlm, scenes, None, 96, batch_size))
+    direct = ask_all(vlm, questions, batch_size=batch_size)
+    both = zip(direct, *describe_and_respond(vlm, questions, prompts, batch_size=batch_size))
+    answered = (dict(direct=x, dar=y, description=z) for x, y, z in both)
+    return [next(answered if r['describe'] else said) for r in batch]
+
+# %% ../../nbs/evaluation/51_benchmarks.ipynb #5a1c0e04
+def score_measurement(
+    rows:list[dict], # from `measurement_rows`
+    said:list[dict], # from `ask_items`, one a row
+) -> dict: # objects, facts: (N, 3) counts; vqa, dar: (N,) right or wrong; failures; said
+    "Score a measurement, item by item; only what was asked is in it."
+    out, got = dict(said={}, failures={}), [*zip(rows, said, strict=True)]
+    heard = lambda r, s, *keys: r['asked'] | {k: s[k] for k in keys}
+    scenes = [heard(r, s, 'said') for r, s in got if not r['describe']]
+    questions = [heard(r, s, 'direct', 'dar', 'description') for r, s in got if r['describe']]
+    if scenes:
+        d = score_descriptions([r['said'] for r in scenes], scenes)
+        out |= dict(objects=d['object_counts'].tolist(), facts=d['fact_counts'].tolist())
+        out['said']['scenes'] = scenes
+    if questions:
+        for k, heard_as in (('vqa', 'direct'), ('dar', 'dar')):
+            s = score_answers([r[heard_as] for r in questions], questions)
+            out[k], out['failures'][k] = s['correct'].tolist(), s['failures']
+        out['said']['questions'] = questions
+    return out
+
 def measure(
     vlm:VLM, # model and processor
     scenes:list[dict], # rows of scenes, may be empty
     questions:list[dict], # rows with questions, may be empty
     prompts:PromptSet=STIC_MICRO, # ordinary prompts are used in turn
     batch_size:int=64, # rows a step
-) -> dict: # objects, facts: (N, 3) counts; vqa, dar: (N,) right or wrong; failures; said
-    "Descriptions and answers of a model."
-    out = dict(said={}, failures={})
-    if scenes:
-        turn = {r['id']: prompts.normal[i % len(prompts.normal)] for i, r in enumerate(scenes)}
-        texts = ask_all(vlm, scenes, lambda r: turn[r['id']], 96, batch_size)
-        d = score_descriptions(texts, scenes)
-        out |= dict(objects=d['object_counts'].tolist(), facts=d['fact_counts'].tolist())
-        out['said']['scenes'] = [r | dict(prompt=turn[r['id']], said=t)
-                                 for r, t in zip(scenes, texts)]
-    if questions:
-        direct = ask_all(vlm, questions, batch_size=batch_size)
-        dar, ds = describe_and_respond(vlm, questions, prompts, batch_size=batch_size)
-        for k, texts in (('vqa', direct), ('dar', dar)):
-            s = score_answers(texts, questions)
-            out[k], out['failures'][k] = s['correct'].tolist(), s['failures']
-        said = zip(questions, direct, dar, ds)
-        out['said']['questions'] = [r | dict(direct=x, dar=y, description=z) for r, x, y, z in said]
-    return out
+) -> dict: # as `score_measurement` gives it
+    "Descriptions and answers of a model, scored."
+    rows = measurement_rows(scenes, questions, prompts)
+    return score_measurement(rows, ask_items(vlm, rows, prompts, batch_size))
 
 # %% ../../nbs/evaluation/51_benchmarks.ipynb #7ffa581c
 MEASURES = dict( # key of a measurement -> what it is called, how items become a number
