@@ -90,8 +90,9 @@ def noised_pairs(
         return [dict(rejected=t) | (dict(reject=w) if w else {}) for t, w in zip(said, why)]
     settings = ({k: getattr(r, k) for k in ('seed', 'round', 'temperature', 'max_new_tokens')}
                 | dict(model=model_key))
-    rows = run_stage(run, 'noised', [vars(p) for p in pairs], fn, settings, 2 * r.gen_batch,
-                     title='Noised images')
+    known = [vars(p) | dict(sha256=stic.content(p.image)) for p in pairs]
+    rows = run_stage(run, 'noised', known, fn, settings, 2 * r.gen_batch,
+                     title='Noised images', where=dict(image='image'))
     said = {x['id']: x['rejected'] for x in rows}
     return [replace(p, rejected=said[p.id], kind='noised', bad_prompt='')
             for p in pairs if p.id in said]
@@ -124,7 +125,8 @@ def injected_pairs(
     "POVID's second kind: rejected is the chosen description with an injected object."
     chosen = [truth[p.id] if truth else p.chosen for p in pairs]
     counts = named_together(chosen)
-    facts = Counter((n, v) for t in chosen for n, a, v in parse(t)[1] if a == 'color')
+    # sorted: a set of words has another order in every process, and ties keep the order
+    facts = Counter((n, v) for t in chosen for n, a, v in sorted(parse(t)[1]) if a == 'color')
     colors = {n: v for (n, v), _ in reversed(facts.most_common())}
     wrong = [inject(c, counts, colors, random.Random(f'{p.id}{seed}'))
              for p, c in zip(pairs, chosen)]

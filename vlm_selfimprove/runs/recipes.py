@@ -11,8 +11,11 @@ from dataclasses import asdict, fields, replace
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
+from typing import get_type_hints
 import yaml
 from .. import methods
+from ..data.records import write_atomic
+from ..data.settings import check_settings, did_you_mean
 
 # %% ../../nbs/runs/70_recipes.ipynb #03f184e1
 def shipped_methods() -> list[str]: # names, sorted
@@ -28,7 +31,8 @@ def _from_file(path): # -> the module that a .py file is
     spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
     sys.modules[path.stem] = module  # a dataclass looks for its module there
-    spec.loader.exec_module(module)
+    try: spec.loader.exec_module(module)
+    except Exception as e: raise ValueError(f'method {path}: {type(e).__name__}: {e}') from e
     module.loaded_from = path.resolve()  # a run's recipe names the file again
     return module
 
@@ -63,40 +67,47 @@ def method_name(
     return method_of(r).__name__.split('.')[-1]
 
 # %% ../../nbs/runs/70_recipes.ipynb #d28582a9
-def _value(field, text): # an override, checked against its field
-    v = yaml.safe_load(text) if isinstance(text, str) else text
-    kind = field.type if isinstance(field.type, type) else str
-    if kind is str: return '' if v is None else str(v)
-    try: return kind(v)
-    except (TypeError, ValueError):
-        raise ValueError(f'setting {field.name}={text!r}: not {kind.__name__}') from None
+def _value(kind, given): # what was typed or stands in a file -> of the setting's kind, where it can be
+    if kind is str and given is None: return ''
+    if kind is str: return given if isinstance(given, dict | list) else str(given)
+    if kind is float and type(given) is int: return float(given)
+    if not isinstance(given, str): return given
+    try: return kind(given) if kind in (int, float) else yaml.safe_load(given)
+    except (ValueError, yaml.YAMLError): return given  # `check_settings` names it
 
 def _named(name): # -> the recipe of that name
-    method = name.split('_')[0]
-    known = _shipped(method).RECIPES if method in shipped_methods() else {}
-    if name in known: return known[name]()
-    there = [r for m in shipped_methods() for r in _shipped(m).RECIPES]
-    raise ValueError(f'recipe {name!r}: neither a file nor one of {there}')
+    there = {k: make for m in shipped_methods() for k, make in _shipped(m).RECIPES.items()}
+    if name in there: return there[name]()
+    raise ValueError(f'recipe {name!r}: neither a file nor one of {[*there]}'
+                     + did_you_mean(name, there))
 
 def _from_yaml(path): # -> the defaults of the method that the file names, the file's own settings
-    given = yaml.safe_load(path.read_text()) or {}
-    if not isinstance(given, dict) or 'method' not in given:
-        raise ValueError(f'recipe {path}: names no method; '
-                         'its first line is, for example, "method: stic"')
+    try: given = yaml.safe_load(path.read_text(encoding='utf-8'))
+    except (yaml.YAMLError, UnicodeDecodeError) as e:
+        raise ValueError(f'recipe {path}: not YAML: {" ".join(str(e).split())}') from None
+    if not isinstance(given, dict) or not given.get('method'):
+        what = 'is empty' if given is None else 'names no method'
+        raise ValueError(f'recipe {path}: {what}; its lines are "setting: value", '
+                         'and the first is, for example, "method: stic"')
     module = load_method(str(given.pop('method')), path.parent)
-    return module.RECIPES[module.__name__.split('.')[-1]](), given
+    own = module.__name__.split('.')[-1]
+    if own in module.RECIPES: return module.RECIPES[own](), given
+    raise ValueError(f'method {module.__name__!r}: RECIPES has no {own!r}, its defaults')
 
 def load_recipe(
     name:str='stic_micro', # a named recipe, or a YAML file
     overrides:dict|None=None, # field -> value or text
 ): # the frozen recipe
     "A recipe by name or file, with overrides."
-    r, given = _from_yaml(Path(name)) if Path(name).is_file() else (_named(name), {})
+    r, given = _from_yaml(Path(name)) if Path(name).is_file() else (_named(str(name)), {})
     given = given | (overrides or {})
-    known = {f.name: f for f in fields(r)}
-    if bad := sorted(set(given) - set(known)):
-        raise ValueError(f'unknown setting {bad[0]!r}; there are {sorted(known)}')
-    return replace(r, **{k: _value(known[k], v) for k, v in given.items()})
+    kinds = {f.name: get_type_hints(type(r))[f.name] for f in fields(r)}
+    if bad := [str(k) for k in given if k not in kinds]:
+        raise ValueError(f'unknown setting {bad[0]!r}; there are {sorted(kinds)}'
+                         + did_you_mean(bad[0], kinds))
+    r = replace(r, **{k: _value(kinds[k], v) for k, v in given.items()})
+    check_settings(r, {})
+    return r
 
 # %% ../../nbs/runs/70_recipes.ipynb #f7902c7a
 def _written(r, folder): # how a file in that folder names the method of a recipe
@@ -112,4 +123,4 @@ def save_recipe(
     "Write a recipe so that `load_recipe` reads it back."
     path = Path(path)
     given = dict(method=_written(r, path.parent.resolve())) | asdict(r)
-    path.write_text(yaml.safe_dump(given, sort_keys=False))
+    write_atomic(path, yaml.safe_dump(given, sort_keys=False).encode())
