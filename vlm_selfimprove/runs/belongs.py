@@ -189,8 +189,8 @@ def writing(
     "Say what could not be written, and where."
     try: yield
     except OSError as e:
-        raise OSError(f'{folder}: {what} could not be written ({e}); free some space, '
-                      'or name another folder with --out') from e
+        raise OSError(f'{folder}: {what} could not be written ({e}); '
+                      'free some space, or write elsewhere') from e
 
 def visible(
     x, # anything that is printed

@@ -10,11 +10,28 @@ __all__ = ['SAID', 'KEYS', 'read_run', 'settings_of', 'differing', 'items_of', '
 from pathlib import Path
 import numpy as np
 from fastcore.script import Param
-from .report import read_file
+from .belongs import AGAIN, check_belongs, read_file, visible
 from ..evaluation.benchmarks import MEASURES
 from ..evaluation.statistics import mcnemar, paired_bootstrap
 
 # %% ../../nbs/runs/74_compare.ipynb #cff92e00
+def _finished(file, sha256=''): # an object that a run writes at its end
+    try: return read_file(file, sha256)
+    except FileNotFoundError:
+        raise FileNotFoundError(f'{file} is missing: the run has not finished; {AGAIN}') from None
+
+def _asked(after, key): # the rows behind a measure
+    return after['said'].get('scenes' if key in ('objects', 'facts') else 'questions') or []
+
+def _check_items(R): # every row has one result
+    for key in {*MEASURES} & {*R['after']}:
+        n = len(_asked(R['after'], key))
+        want = (n, 3) if key in ('objects', 'facts') else (n,)
+        try: fits = np.asarray(R['after'][key], float).shape == want
+        except (TypeError, ValueError): fits = False
+        if not fits:
+            raise ValueError(f"{R['run']}/after.json is damaged ({key} does not hold {n} results); {AGAIN}")
+
 def read_run(
     run, # run folder
 ) -> dict: # run, name, results, after
@@ -22,19 +39,16 @@ def read_run(
     out = dict(run=Path(run), name=Path(run).name)
     if not out['run'].is_dir():
         raise FileNotFoundError(f'{run}: no such folder; name run folders, each the --out of a run')
-    for k in ('results', 'after'):
-        f = out['run']/f'{k}.json'
-        try: out[k] = read_file(f)
-        except FileNotFoundError:
-            raise FileNotFoundError(f'{f} is missing: the run has not finished; '
-                                    'start it again, it goes on') from None
-        except ValueError as e:
-            raise ValueError(f'{f} is damaged ({e}); '
-                             'start the run again, it is written anew') from None
+    check_belongs(run)
+    out |= dict(results=_finished(out['run']/'results.json'))
+    known = (out['results'].get('files') or {}).get('after.json', '')
+    out |= dict(after=_finished(out['run']/'after.json', known))
     if not out['results'].get('table'): raise ValueError(
         f'{run}: nothing with known answers was measured; '
         'start the run again with --evaluation micro, or a .jsonl of questions')
+    _check_items(out)
     return out
+
 
 # %% ../../nbs/runs/74_compare.ipynb #3ee82fab
 def settings_of(
@@ -65,8 +79,7 @@ def items_of(
     key:str, # of `MEASURES`
 ) -> list[dict]: # items, in order
     "What was asked."
-    rows = after.get('said', {}).get('scenes' if key in ('objects', 'facts') else 'questions', [])
-    return [{k: v for k, v in r.items() if k not in SAID} for r in rows]
+    return [{k: v for k, v in r.items() if k not in SAID} for r in _asked(after, key)]
 
 def unpaired(
     A:dict, B:dict, # from `read_run`
@@ -121,11 +134,11 @@ def settings_text(
 ) -> str:
     "The runs with their letters, and the settings in which they differ."
     letters = [chr(65 + i) for i in range(len(Rs))]
-    short = lambda s: s if len(s) <= 40 else f'…{s[-39:]}'  # a path's end
+    short = lambda s: s if len(s := visible(s).replace('\n', ' ')) <= 40 else f'…{s[-39:]}'  # a path's end
     diff = {k: [short(str(v)) for v in vs] for k, vs in differing(Rs).items()}
     wide = max([14, *(len(v) for vs in diff.values() for v in vs)])
     line = lambda k, vs: f'{k:44}' + ''.join(f'  {v:>{wide}}' for v in vs)
-    head = [f'{l}  {R["run"]}' for l, R in zip(letters, Rs)]
+    head = [f'{l}  {visible(R["run"])}' for l, R in zip(letters, Rs)]
     said = [line('settings that differ', letters if diff else ['none']),
             *(line(k, v) for k, v in diff.items())]
     return '\n'.join([*head, '', *said])
@@ -148,7 +161,7 @@ def runs_text(
         return f"  {letter[r['run']]:42}  {own} {versus}".rstrip()
     out = [(' ' * 44 + '  before   after   change  95 % interval').ljust(88) + 'after, against A']
     for name in dict.fromkeys(r['name'] for r in rows):
-        out += [name, *(line(r) for r in rows if r['name'] == name)]
+        out += [visible(name), *(line(r) for r in rows if r['name'] == name)]
     return '\n'.join(out)
 
 # %% ../../nbs/runs/74_compare.ipynb #08f6fcdd
