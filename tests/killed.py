@@ -1,6 +1,8 @@
 "`vlmsi` in a process of its own, killed at a chosen write; imported by forked children, so it imports little itself."
 import os, signal, sys, threading
 
+EVERY_START = 'log.jsonl', 'recipe.yaml', 'run.json', 'run.json.tmp', '.lock', '.lock.json', '.lock.json.tmp'
+
 
 def watch(folder, note, last, delay):
     "Write down each file written or moved in `folder`; `delay` seconds after the `last`-th such event, SIGKILL."
@@ -10,8 +12,8 @@ def watch(folder, note, last, delay):
         if event == 'open': path, written = str(args[0]), isinstance(args[1], str) and set(args[1]) & set('wax+')
         elif event == 'os.rename': path, written = str(args[1]), True
         else: return
-        # every start writes these two; they are no progress
-        if not written or not path.startswith(folder) or path.endswith(('log.jsonl', 'recipe.yaml')): return
+        # every start writes these; they are no progress
+        if not written or not path.startswith(folder) or path.endswith(EVERY_START): return
         n += 1
         os.write(fd, f'{event} {path[len(folder) + 1:]}\n'.encode())
         if n == last: threading.Timer(delay, os.kill, (os.getpid(), signal.SIGKILL)).start()

@@ -1,8 +1,8 @@
 "The main job under SIGKILL, twice the same, on files nobody would call images, and on ordinary photographs."
-import json, multiprocessing, os, random, shutil, signal, struct, zipfile, zlib
+import hashlib, json, multiprocessing, os, random, shutil, signal, struct, zipfile, zlib
 from pathlib import Path
 from types import SimpleNamespace
-import numpy as np, pytest
+import numpy as np, pytest, yaml
 from PIL import Image
 from safetensors.numpy import load_file
 from killed import work
@@ -88,6 +88,93 @@ def test_same_command_same_bytes(command, unharmed, tmp_path):
     assert read(out).data == read(unharmed).data and read(out).losses == read(unharmed).losses
     f = 'adapter/adapter_model.safetensors'
     assert (out/f).read_bytes() == (unharmed/f).read_bytes()
+
+
+def belongs(out):
+    "Do the parts of a folder that are there tell of one run?"
+    load = lambda f: json.loads((out/f).read_text())
+    told = load('run.json')
+    assert yaml.safe_load((out/'recipe.yaml').read_text())['lr'] == told['recipe']['lr']
+    if not (out/'results.json').exists(): return
+    results, weights = load('results.json'), out/'adapter/adapter_model.safetensors'
+    assert results['run_key'] == told['key'] and results['recipe'] == told['recipe']
+    assert results['adapter_sha256'] == hashlib.sha256(weights.read_bytes()).hexdigest()
+
+
+def test_settings_changed_over_a_finished_run_that_is_then_killed(command, unharmed, tmp_path):
+    "Whatever moment it is killed at, no old adapter and no old table stands under the new settings."
+    out, changed = tmp_path/'run', [*command, 'lr=2e-4']
+    shutil.copytree(unharmed, out)
+    for stop in (1, 2, 6, 20):
+        assert run(changed, out, stop) == -signal.SIGKILL, said(out)
+        if not (out/'run.json').exists(): continue  # killed while the old one was retired
+        belongs(out)
+        new = json.loads((out/'run.json').read_text())['recipe']['lr'] == 2e-4
+        assert not new or not (out/'results.json').exists() and not (out/'adapter').exists()
+    assert run(changed, out) == 0, said(out)
+    belongs(out)
+    fresh = tmp_path/'fresh'
+    assert run(changed, fresh) == 0, said(fresh)
+    assert read(out).losses == read(fresh).losses and read(out).data == read(fresh).data
+    assert read(out).losses != read(unharmed).losses
+
+
+def test_two_runs_in_one_folder(command, unharmed, tmp_path):
+    "The second is refused with the first one's number; the first ends as if it had been alone."
+    out = tmp_path/'run'
+    first = fork.Process(target=work, args=([*map(str, command), '--out', str(out)], str(out), f'{out}.events', 0, 0.))
+    first.start()
+    while not (out/'.lock.json').exists(): first.join(.05)
+    assert run([*command, 'seed=1'], out) == 1 and f'in use by process {first.pid}' in said(out)
+    first.join(300)
+    assert first.exitcode == 0 and read(out).data == read(unharmed).data and read(out).results == read(unharmed).results
+
+
+def test_one_image_more_and_a_folder_that_moved(command, unharmed, tmp_path):
+    "Rows that did not change are used again: only the new image is described, and the data are those of a fresh run."
+    images = tmp_path/'images'
+    shutil.copytree(command[2], images)
+    source = [*command[:2], images, *command[3:]]
+    out, fresh = tmp_path/'run', tmp_path/'fresh'
+    assert run(source, out) == 0, said(out)
+    moved = images.rename(tmp_path/'moved')
+    Image.new('RGB', (72, 72), 'teal').save(moved/'new.png')
+    source[2] = moved
+    assert run(source, out) == 0 and 'pairs: 24 of 25 rows reused' in said(out), said(out)
+    assert run(source, fresh) == 0, said(fresh)
+    assert read(out).data == read(fresh).data and read(out).losses == read(fresh).losses
+
+
+@pytest.mark.parametrize('part', ['before.json', 'after.json', 'log.jsonl', 'stage1/training.json', 'pairs/manifest.json',
+                                  'pairs/journal.jsonl', 'pairs/data.parquet', 'stage2/adapter/adapter_model.safetensors', 'run.json'])
+def test_damaged_parts_are_made_again(part, command, unharmed, tmp_path):
+    "A wrong byte in the middle, or half of the file gone: the run goes on and ends the same."
+    whole = (unharmed/part).read_bytes()
+    for name, data in dict(flipped=whole[:len(whole) // 2] + bytes([whole[len(whole) // 2] ^ 1]) + whole[len(whole) // 2 + 1:],
+                           half=whole[:len(whole) // 2]).items():
+        out = tmp_path/name
+        shutil.copytree(unharmed, out)
+        (out/part).write_bytes(data)
+        assert run(command, out) == 0, said(out)
+        assert read(out).data == read(unharmed).data and read(out).results == read(unharmed).results
+        assert all(np.array_equal(v, read(out).adapter[k]) for k, v in read(unharmed).adapter.items())
+
+
+def test_an_evaluation_picture_that_was_replaced_is_asked_about_again(command, unharmed, tmp_path):
+    "The same name, size and time, another content: before and after are measured on the new one, both."
+    data = Path(command[command.index('--evaluation') + 1]).parent
+    shutil.copytree(data, tmp_path/'data')
+    source = [str(x).replace(str(data), str(tmp_path/'data')) for x in command]
+    out = tmp_path/'run'
+    assert run(source, out) == 0, said(out)
+    keys = [json.loads((out/f).read_text())['key'] for f in ('before.json', 'after.json')]
+    picture = tmp_path/'data'/json.loads((tmp_path/'data/questions.jsonl').read_text().splitlines()[0])['image']
+    stat = picture.stat()
+    Image.new('RGB', (72, 72), 'navy').save(picture)
+    picture.write_bytes(picture.read_bytes().ljust(stat.st_size, b'\0')[:stat.st_size])
+    os.utime(picture, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert run(source, out) == 0, said(out)
+    assert not {json.loads((out/f).read_text())['key'] for f in ('before.json', 'after.json')} & set(keys)
 
 
 def png(w, h, pixels=b''):

@@ -18,7 +18,8 @@ from ..data.log import Log
 from ..data.prompts import STIC_MICRO, PromptSet
 from ..data.provenance import provenance
 from ..data.records import write_atomic
-from ..evaluation.benchmarks import compare, measure, picture, table
+from ..evaluation.benchmarks import (
+    ask_items, compare, measurement_rows, picture, score_measurement, table)
 from ..models.vlm import VLM, adapted, load_vlm, weights_key
 from .recipes import method_name, save_recipe
 from .report import write_report
@@ -69,16 +70,28 @@ def refuse_inside(
         'name a folder outside')
 
 # %% ../../nbs/runs/73_run.ipynb #1c35dab0
+def _placeless(row): # of `measurement_rows` -> the same; where its picture lies is apart from what it is
+    asked = {k: v for k, v in row['asked'].items() if k != 'image'}
+    return row | dict(asked=asked, image=row['asked'].get('image'))
+
+def _placed(row): # as it was
+    return row | dict(asked=row['asked'] | dict(image=row['image'])) if row['image'] else row
+
 def measure_items(
     items:tuple[list, list], # scene rows, question rows; both may be empty
     prompts:PromptSet=STIC_MICRO, # ordinary prompts for scenes, and the one of describe-and-respond
     batch_size:int=64, # items a step
 ): # function of a VLM and a JSON file that keeps the result; gives what `measure` gives
     "A measure of a model: read from its file where the same was measured before."
-    scenes, questions = map(list, items)
+    rows = measurement_rows(*map(list, items), prompts)
+    apart = list(map(_placeless, rows))
     def measured(vlm:VLM, path):
-        key = sha256_of([scenes, questions, prompts.name, weights_key(vlm)])
-        return cached_json(path, key, lambda: measure(vlm, scenes, questions, prompts, batch_size))
+        path, settings = Path(path), dict(prompts=prompts.name, model=weights_key(vlm))
+        ask = lambda batch: ask_items(vlm, list(map(_placed, batch)), prompts, batch_size)
+        said = run_stage(path.parent, f'measure-{path.stem}', apart, ask, settings, batch_size,
+                         title=f'Measured {path.stem}', where=dict(image='image'))
+        asked = [{k: v for k, v in r.items() if k != 'image'} for r in apart]
+        return cached_json(path, sha256_of([asked, settings]), lambda: score_measurement(rows, said))
     return measured
 
 # %% ../../nbs/runs/73_run.ipynb #162d86b9
