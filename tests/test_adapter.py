@@ -7,7 +7,7 @@ from vlm_selfimprove.methods import stic
 from vlm_selfimprove.runs.recipes import load_recipe
 from vlm_selfimprove.runs.run import improve
 from vlm_selfimprove.data.images import open_image
-from vlm_selfimprove.evaluation.benchmarks import read_rows
+from vlm_selfimprove.data.rows import read_rows
 from vlm_selfimprove.models.vlm import attach, load_vlm
 
 STRANGER = '''

@@ -173,8 +173,11 @@ def read_bytes(
 ) -> bytes:  # of the image file; raises `ImageRejected`
     "Fetch the undecoded image of a record."
     m = re.fullmatch(r'(.+\.parquet|dataset:\w+)#(\d+)', rec['path'], re.S)
-    try: return _cell(m[1], int(m[2])) if m else Path(rec['path']).read_bytes()
+    try:
+        rec['path'].encode()
+        return _cell(m[1], int(m[2])) if m else Path(rec['path']).read_bytes()
     except ImageRejected: raise
+    except UnicodeEncodeError: raise ImageRejected('name is not UTF-8') from None
     # also a path with a zero byte, a row that is not there, a damaged table
     except (OSError, ValueError, IndexError, pa.ArrowException) as e:
         raise ImageRejected('unreadable', str(e)[:200]) from None

@@ -4,14 +4,13 @@
 
 # %% auto #0
 __all__ = ['MEASURES', 'picture', 'ask_all', 'describe_and_respond', 'score_descriptions', 'score_answers', 'micro_items',
-           'measurement_rows', 'ask_items', 'score_measurement', 'measure', 'compare', 'table', 'read_rows']
+           'measurement_rows', 'ask_items', 'score_measurement', 'measure', 'compare', 'table']
 
 # %% ../../nbs/evaluation/51_benchmarks.ipynb #e5da8794
-import json
-from pathlib import Path
 import numpy as np
 from ..data.images import open_image
 from ..data.prompts import PromptSet, STIC_MICRO
+from ..data.rows import read_rows  # until all its importers name data.rows
 from .metrics import set_scores, vqa_scores
 from .statistics import f1_of_counts, mcnemar, paired_bootstrap
 from ..models.vlm import VLM
@@ -192,25 +191,3 @@ def table(
         return (f"{r['name']:44}  {before:6.1f}  {after:6.1f}   {effect:+6.1f}  "
                 f"[{lo:+.1f}, {hi:+.1f}]")
     return '\n'.join([head, *map(line, rows)])
-
-# %% ../../nbs/evaluation/51_benchmarks.ipynb #0e94ac73
-def read_rows(
-    path:str, # .jsonl; image paths are relative to its folder
-    need:tuple=('prompt', 'answer', 'image'), # keys that every row must have
-) -> list[dict]: # benchmark rows
-    "Read rows with images; used for benchmarks and for instruction rows."
-    out, p = [], Path(path)
-    for i, line in enumerate(p.read_text(encoding='utf-8').splitlines(), 1):
-        if not line.strip(): continue
-        here = f'{path}, line {i}'
-        try: r = json.loads(line)
-        except json.JSONDecodeError as e:
-            raise ValueError(f'{here}: not JSON ({e.msg}); write one object a line') from None
-        if miss := [k for k in need if not str(r.get(k) or '').strip()]:
-            raise ValueError(f'{here}: no {", ".join(miss)}; each row needs {", ".join(need)}')
-        img = p.parent/r['image']
-        if not img.exists():
-            raise FileNotFoundError(f'{here}: image {r["image"]} is not in {p.parent}')
-        out.append(dict(id=str(r.get('id', f'row-{i}'))) | r | dict(image=str(img)))
-    if not out: raise ValueError(f'{path}: no rows')
-    return out

@@ -15,8 +15,9 @@ import numpy as np
 from ..data.journal import cached_json, sha256_of
 from ..data.log import Log
 from ..data.records import read_parquet
+from ..data.rows import read_rows
 from ..evaluation.benchmarks import (
-    MEASURES, ask_all, compare, measure, micro_items, picture, read_rows, score_answers, score_descriptions)
+    MEASURES, ask_all, compare, measure, micro_items, picture, score_answers, score_descriptions)
 from ..evaluation.overlap import LOOKS, correlation, overlap, tsne
 from ..evaluation.seven import SEVEN, items as seven_items, shares, table_seven
 from ..evaluation.statistics import f1_of_counts, paired_bootstrap

@@ -13,7 +13,8 @@ from pathlib import Path
 from ..data.journal import sha256_of
 from ..data.log import Log
 from ..data.records import PreferencePair, read_parquet
-from ..evaluation.benchmarks import MEASURES, compare, micro_items, read_rows
+from ..data.rows import read_rows
+from ..evaluation.benchmarks import MEASURES, compare, micro_items
 from ..methods.stic import (
     PROMPTS, STICRecipe, drop_descriptions, propose, stage1, stage2)
 from ..methods.variants import (

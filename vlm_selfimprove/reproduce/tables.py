@@ -14,7 +14,8 @@ from pathlib import Path
 from ..data.journal import cached_json, sha256_of
 from ..data.log import Log
 from ..data.microset import micro_images
-from ..evaluation.benchmarks import micro_items, read_rows
+from ..data.rows import read_rows
+from ..evaluation.benchmarks import micro_items
 from ..evaluation.seven import SEVEN, measure_seven, table_abilities, table_seven
 from ..methods import stic
 from ..methods.variants import positives_only
