@@ -160,6 +160,7 @@ def check_belongs(
     if proven and results and not {'run_key', 'adapter_sha256'} <= {*results}:
         wrong.append('results.json is of an older edition, and nothing shows '
                      'that adapter and table belong to these settings')
+    if more := wrong[3:]: wrong = [*wrong[:3], f'and {len(more)} more']
     if wrong: raise ValueError(f"{run}: {'; '.join(wrong)}; {AGAIN}")
 
 # %% ../../nbs/runs/76_belongs.ipynb #76b00023
