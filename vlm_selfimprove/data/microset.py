@@ -31,6 +31,14 @@ def _save_instruction(row, out):
     said = {k: row[k] for k in ('prompt', 'answer', 'choices', 'task')}
     return json.dumps(dict(id=row['id'], image=image) | said)
 
+def _only(folder, names):
+    "Make the folder; refuse one that holds other files, which would become part of the set."
+    folder.mkdir(parents=True, exist_ok=True)
+    others = sorted(p.name for p in folder.iterdir() if p.name not in names and p.name[0] != '.')
+    if others:
+        raise ValueError(f'{folder}: holds {len(others)} files that are not of this set, '
+                         f'{others[0]!r} for one; name an empty folder, or remove them')
+
 def micro_images(
     out: str,  # folder to write
     n: int = 384,  # unlabelled images
@@ -40,10 +48,11 @@ def micro_images(
     described: int = 0,  # more rows, which ask for a careful description
 ) -> None:  # writes out/images, out/seen and out/instructions.jsonl
     "Write images of the micro world, and instruction rows with theirs."
-    out = Path(out)
-    for name in ('images', 'seen'): (out/name).mkdir(parents=True, exist_ok=True)
-    for i in range(start, start + n):
-        render(mk_scene(i, style=style or None)).save(out/f'images/{i}.png')
-    lines = [_save_instruction(r, out) for r in vqa_rows(rows, 0) + _careful_rows(described)]
+    out, seeds = Path(out), range(start, start + n)
+    asked = vqa_rows(rows, 0) + _careful_rows(described)
+    _only(out/'images', {f'{i}.png' for i in seeds})
+    _only(out/'seen', {f"{r['id']}.png" for r in asked})
+    for i in seeds: render(mk_scene(i, style=style or None)).save(out/f'images/{i}.png')
+    lines = [_save_instruction(r, out) for r in asked]
     write_atomic(out/'instructions.jsonl', ('\n'.join(lines) + '\n').encode())
     print(f'{out.name}: {n} images in images/, {len(lines)} rows in instructions.jsonl', flush=True)

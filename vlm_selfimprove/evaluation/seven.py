@@ -149,16 +149,13 @@ def ranked(
     batch_size:int=64, # rows a step
 ) -> list[list[str]]: # for each row the likeliest choice, once for each rotation
     "Answer by summed log-probability; each image is drawn once."
-    asks = [(r, dict(id=r['id'], images=[im], prompt=prompts.infuse(d, p) if ds else p))
-            for r, im, d in zip(rows, map(picture, rows), ds or [''] * len(rows))
-            for p in rotations(r)]
-    every = [(a, c) for r, a in asks for c in r['choices']]
+    asks = [[dict(id=r['id'], images=[im], prompt=prompts.infuse(d, p) if ds else p)
+             for p in rotations(r)]
+            for r, im, d in zip(rows, map(picture, rows), ds or [''] * len(rows), strict=True)]
+    every = [(a, c) for r, turns in zip(rows, asks) for a in turns for c in r['choices']]
     lps = iter(logprobs(vlm, [a for a, _ in every], [c for _, c in every], batch_size))
-    out = {r['id']: [] for r in rows}
-    for r, _ in asks:
-        best = int(np.argmax([float(next(lps).sum()) for _ in r['choices']]))
-        out[r['id']].append(r['choices'][best])
-    return list(out.values())
+    likeliest = lambda r: r['choices'][int(np.argmax([float(next(lps).sum()) for _ in r['choices']]))]
+    return [[likeliest(r) for _ in turns] for r, turns in zip(rows, asks)]
 
 # %% ../../nbs/evaluation/53_seven.ipynb #f0d8f90d
 def ask(
