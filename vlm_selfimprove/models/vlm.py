@@ -4,21 +4,23 @@
 
 # %% auto #0
 __all__ = ['PROJECTIONS', 'VLM', 'messages', 'encode', 'uniform_batches', 'row_seed', 'GumbelSampler', 'generate',
-           'completion_ids', 'logprobs', 'embed', 'language_lora_targets', 'load_vlm', 'check_adapter', 'attach',
-           'detach', 'adapted', 'weights_key']
+           'completion_ids', 'lengthen', 'logprobs', 'embed', 'language_lora_targets', 'load_vlm', 'check_adapter',
+           'attach', 'detach', 'adapted', 'file_sha256', 'file_hashes', 'weights_key']
 
 # %% ../../nbs/models/20_vlm.ipynb #7a9b346e
-import hashlib, inspect, logging
+import hashlib, inspect, json, logging, os, time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 import torch
-from peft import PeftModel
+from huggingface_hub import try_to_load_from_cache
+from peft import PeftModel, get_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
 from PIL import Image
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from transformers import (AutoModelForImageTextToText, AutoProcessor, LogitsProcessor,
                           LogitsProcessorList, TopPLogitsWarper)
+from ..data.records import write_atomic
 _log = logging.getLogger(__name__)
 
 # %% ../../nbs/models/20_vlm.ipynb #13d2a8f0
@@ -27,7 +29,8 @@ class VLM:
     "A vision-language model with the processor that speaks its language."
     model: torch.nn.Module # any `AutoModelForImageTextToText`, bare or wrapped by PEFT
     processor: object # its `AutoProcessor`; the tokenizer pads on the left
-    name: str # where it came from, for logs and reports
+    name: str # what it is called in logs and reports
+    source: Path|None = None # folder that its weights were read from; None: made in memory
 
     def __post_init__(self): self.processor.tokenizer.padding_side = 'left'
 
@@ -178,6 +181,17 @@ def completion_ids(
     stop = next((i for i, t in enumerate(ids) if t in ends), None)
     return ids + [tok.eos_token_id] if stop is None else ids[:stop + 1]
 
+# %% ../../nbs/models/20_vlm.ipynb #5e0c1d7a
+def lengthen(
+    mask:torch.Tensor, # (B, L, ...) one entry a token, of prompts padded on the left
+    lens:list[int], # (B,) tokens of each prompt without padding
+    total:int, # tokens of the longest prompt and answer together
+) -> torch.Tensor: # (B, total, ...) for prompts that begin at the left
+    "What the last token of a prompt may look at, the answer's tokens may look at too."
+    rows = [m[len(m) - l:] for m, l in zip(mask, lens)]
+    return torch.stack([torch.cat([r, r[-1:].expand(total - len(r), *r.shape[1:])]) for r in rows])
+
+
 # %% ../../nbs/models/20_vlm.ipynb #873f9620
 def _append(
     batch:dict, # from `encode`: (B, L) left-padded
@@ -193,6 +207,8 @@ def _append(
         parts = [torch.cat([v[m], v.new_tensor(tail(c))]) for v, m, c in zip(batch[k], keep, comps)]
         fill = pad if k == 'input_ids' else 0
         new[k] = torch.nn.utils.rnn.pad_sequence(parts, batch_first=True, padding_value=fill)
+    if (mask := batch.get('cross_attention_mask')) is not None:
+        new['cross_attention_mask'] = lengthen(mask, lens, new['input_ids'].shape[1])
     return batch | new, lens
 
 # %% ../../nbs/models/20_vlm.ipynb #84ab960f
@@ -221,15 +237,17 @@ def logprobs(
 def _features(
     vlm:VLM, # model and processor
     images:list[Image.Image], # RGB
-) -> torch.Tensor: # (tiles, patches, D) of the vision tower
+) -> torch.Tensor: # (tiles, patches, D) of the vision tower, or (images, ..., D)
     "Raw features of the vision tower."
     base = vlm.model.get_base_model() if isinstance(vlm.model, PeftModel) else vlm.model
     made = vlm.processor.image_processor([[im] for im in images], return_tensors='pt')
-    known = inspect.signature(base.get_image_features).parameters
+    # Mllama's tower is called by its text, and has no function of its own
+    tower = getattr(base, 'get_image_features', None) or base.model.vision_model.forward
+    known = inspect.signature(tower).parameters
     kw = {k: v.to(base.device) for k, v in made.items()
           if isinstance(v, torch.Tensor) and k in known}
     kw = {k: v.to(base.dtype) if v.is_floating_point() else v for k, v in kw.items()}
-    return base.get_image_features(**kw).last_hidden_state
+    return tower(**kw).last_hidden_state
 
 # %% ../../nbs/models/20_vlm.ipynb #42da0899
 def embed(
@@ -244,7 +262,7 @@ def embed(
             ims = [im.convert('RGB') for im in images[i:i + batch_size]]
             f = _features(vlm, ims)
             fs = f if len(f) == len(ims) else [_features(vlm, [im]).flatten(0, 1) for im in ims]
-            out += [x.float().mean(0).cpu() for x in fs]
+            out += [x.flatten(0, -2).float().mean(0).cpu() for x in fs]
     return torch.stack(out)
 
 # %% ../../nbs/models/20_vlm.ipynb #73e0ba73
@@ -264,6 +282,46 @@ def language_lora_targets(
                      f'{", ".join(PROJECTIONS)} was found, so there is nothing to adapt')
 
 # %% ../../nbs/models/20_vlm.ipynb #89658ff3
+def _unreadable(
+    folder:Path, # of a model
+) -> list[str]: # names of its files that are damaged or cut short
+    "Weights whose header does not fit, and settings that are no JSON."
+    bad = []
+    for f in [*sorted(folder.glob('*.safetensors')), *sorted(folder.glob('*.json'))]:
+        try:
+            if f.suffix == '.json': json.loads(f.read_text(encoding='utf-8'))
+            else: safe_open(f, 'pt').__exit__(None, None, None)
+        except (OSError, ValueError, SafetensorError): bad.append(f.name)
+    return bad
+
+def _why_not(
+    name:str, # folder or hub name
+    e:Exception, # what Transformers raised
+) -> str: # one line
+    "Why a model does not load, and what to do."
+    said = next((l.strip() for l in str(e).splitlines() if l.strip()), type(e).__name__)
+    if isinstance(e, ImportError) and 'torchvision' in str(e):
+        return "its processor needs torchvision: pip install 'vlm_selfimprove[torchvision]'"
+    if not Path(name).exists():
+        return f'there is no such folder, and as a name on the hub it does not load: {said}'
+    if not (Path(name)/'config.json').exists():
+        return 'no config.json there: name the folder that save_pretrained wrote'
+    if 'image processor' in said:
+        return ('no image processor there: it is a model without images, or its processor '
+                'was not saved with it')
+    return f'{said} (is all there that save_pretrained wrote?)'
+
+
+# %% ../../nbs/models/20_vlm.ipynb #71c0be52
+def _source(
+    name_or_path:str, # as `load_vlm` takes it
+) -> Path|None: # the folder of a model that was loaded; None if it cannot be told
+    "Where the files of a model are: the folder itself, or what the hub left in the cache."
+    if Path(name_or_path).is_dir(): return Path(name_or_path).resolve()
+    try: config = try_to_load_from_cache(str(name_or_path), 'config.json')
+    except ValueError: return None # neither a folder nor a possible name
+    return Path(config).parent if isinstance(config, str) else None
+
 def load_vlm(
     name_or_path:str, # a local folder or a hub name
     adapter:str|None=None, # PEFT folder to put on top
@@ -274,17 +332,28 @@ def load_vlm(
     "Load any image-text model with its processor."
     device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
     dtype = dtype or (torch.bfloat16 if str(device).startswith('cuda') else torch.float32)
-    kw = dict(trust_remote_code=trust_remote_code)
-    proc = AutoProcessor.from_pretrained(name_or_path, **kw)
+    where = _source(name_or_path)
+    if where and (bad := _unreadable(where)):
+        raise ValueError(f'{name_or_path}: {", ".join(bad)} damaged or cut short: '
+                         'copy or download it again')
+    def load(auto, **kw):
+        try: return auto.from_pretrained(name_or_path, trust_remote_code=trust_remote_code, **kw)
+        except Exception as e: raise ValueError(f'{name_or_path}: {_why_not(name_or_path, e)}') from e
+    proc = load(AutoProcessor)
+    if not hasattr(proc, 'image_processor'):
+        raise ValueError(f'{name_or_path}: a model without images; name an image-text model')
     tok = proc.tokenizer
     if tok.pad_token is None: tok.pad_token = tok.eos_token
     if not (proc.chat_template or tok.chat_template):
         raise ValueError(f'{name_or_path} has no chat template: save one with its processor '
                          '(chat_template.jinja)')
-    model = AutoModelForImageTextToText.from_pretrained(
-        name_or_path, dtype=dtype, **kw).to(device).eval()
-    vlm = VLM(model, proc, Path(str(name_or_path)).name)
+    try: proc.apply_chat_template(messages(dict(prompt='what ?', images=['one'])))
+    except Exception as e:
+        raise ValueError(f'{name_or_path}: its chat template does not work: {e}') from e
+    model = load(AutoModelForImageTextToText, dtype=dtype).to(device).eval()
+    vlm = VLM(model, proc, Path(str(name_or_path)).name, where)
     return vlm if adapter is None else attach(vlm, adapter)
+
 
 # %% ../../nbs/models/20_vlm.ipynb #52cd7ee1
 def check_adapter(
@@ -295,6 +364,9 @@ def check_adapter(
     with safe_open(Path(adapter)/'adapter_model.safetensors', 'pt') as f:
         stored = sum('lora_B' in k for k in f.keys())
     bs = [w for n, w in model.named_parameters() if '.lora_B.' in n]
+    if broken := [n for n, w in get_peft_model_state_dict(model).items() if not w.isfinite().all()]:
+        raise ValueError(f'adapter {adapter}: {len(broken)} tensors are not finite '
+                         f'({broken[0]}, ...): train it again with a lower rate')
     used = sum(bool(w.any()) for w in bs)
     if used == 0 or stored > len(bs):
         raise ValueError(
@@ -316,12 +388,21 @@ def attach(
     if not (Path(adapter)/'adapter_config.json').exists():
         raise FileNotFoundError(f'{adapter}: no adapter_config.json there; name the folder that '
                                 'save_pretrained wrote')
-    model = PeftModel.from_pretrained(vlm.model, str(adapter), is_trainable=True)
+    if bad := _unreadable(Path(adapter)):
+        raise ValueError(f'adapter {adapter}: {", ".join(bad)} damaged or cut short: '
+                         'start the run again, which trains it anew')
+    try: model = PeftModel.from_pretrained(vlm.model, str(adapter), is_trainable=True)
+    except Exception as e:
+        for n, m in [*vlm.model.named_modules()]: # what PEFT had put in before it failed
+            if isinstance(m, LoraLayer): vlm.model.set_submodule(n, m.get_base_layer())
+        vars(vlm.model).pop('peft_config', None)
+        raise ValueError(f'adapter {adapter} does not fit {vlm.name}: '
+                         f'{" ".join(str(e).split())[:300]}') from e
     try: check_adapter(model, adapter)
     except ValueError:
         model.unload()
         raise
-    return VLM(model.eval(), vlm.processor, f'{vlm.name}+{Path(adapter).name}')
+    return VLM(model.eval(), vlm.processor, f'{vlm.name}+{Path(adapter).name}', vlm.source)
 
 # %% ../../nbs/models/20_vlm.ipynb #fe953a94
 def detach(
@@ -329,7 +410,7 @@ def detach(
 ) -> VLM: # the bare model
     "Take the adapter off, leaving the base model as it was."
     if not isinstance(vlm.model, PeftModel): return vlm
-    return VLM(vlm.model.unload(), vlm.processor, vlm.name.split('+')[0])
+    return VLM(vlm.model.unload(), vlm.processor, vlm.name.split('+')[0], vlm.source)
 
 @contextmanager
 def adapted(
@@ -342,12 +423,71 @@ def adapted(
     finally: adapter and detach(tuned)
 
 # %% ../../nbs/models/20_vlm.ipynb #f724be19
+def _known(
+    cache:Path, # JSON file, perhaps not there, perhaps damaged
+) -> dict: # 'path size times' -> sha256
+    "What is remembered of files."
+    try: seen = json.loads(cache.read_text())
+    except (OSError, ValueError): return {}
+    return {k: v for k, v in seen.items() if isinstance(v, str)} if isinstance(seen, dict) else {}
+
+def file_sha256(
+    path:Path, # any file
+) -> str: # 64 hex digits
+    "The fingerprint of a file's content."
+    with open(path, 'rb') as f: return hashlib.file_digest(f, 'sha256').hexdigest()
+
+def file_hashes(
+    folder:Path, # of a model
+) -> dict: # file name -> sha256 of its content
+    "Hash the files of a folder, each once as long as it does not change."
+    home = os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache')
+    cache = Path(home)/'vlm_selfimprove'/'files.json'
+    seen, found, new = _known(cache), {}, {}
+    for p in sorted(folder.iterdir()):
+        if not p.is_file() or p.name.startswith('.') or p.suffix == '.md': continue
+        s = p.stat()
+        key = f'{p.resolve()} {s.st_size} {s.st_mtime_ns} {s.st_ctime_ns}'
+        found[p.name] = seen.get(key) or file_sha256(p)
+        settled = time.time_ns() - max(s.st_mtime_ns, s.st_ctime_ns) > 2e9
+        if key not in seen and settled: new[key] = found[p.name]
+    if not new: return found
+    try:
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(cache, json.dumps(dict([*seen.items(), *new.items()][-1000:])).encode())
+    except OSError as e: _log.warning('%s cannot be written: %s', cache, e)
+    return found
+
+
+# %% ../../nbs/models/20_vlm.ipynb #b7a2c815
+def _in_memory(
+    vlm:VLM, # bare or with an adapter
+) -> str: # JSON
+    "What decides how a prompt is made, and how an answer is drawn."
+    proc, tok = vlm.processor, vlm.processor.tokenizer
+    if fast := getattr(tok, 'backend_tokenizer', None): # what the last batch set there is no setting
+        fast.no_padding()
+        fast.no_truncation()
+    words = fast.to_str() if fast else sorted(tok.get_vocab().items())
+    gen = vlm.model.generation_config.to_dict()
+    gen.pop('transformers_version', None)
+    return json.dumps([proc.chat_template, tok.chat_template, proc.to_dict(), tok.special_tokens_map,
+                       words, gen], sort_keys=True, default=lambda o: type(o).__name__)
+
 def weights_key(
     vlm:VLM, # bare or with an adapter
 ) -> str: # sha256
-    "Which weights these are."
-    h = hashlib.sha256()
-    for n, p in vlm.model.named_parameters():
-        w = p.detach().flatten()[:None if '.lora_' in n else 8]
-        h.update(n.encode() + w.float().cpu().numpy().tobytes())
+    "Which model this is: it changes with everything that changes answers."
+    peft = isinstance(vlm.model, PeftModel)
+    base = vlm.model.get_base_model() if peft else vlm.model
+    h = hashlib.sha256(_in_memory(vlm).encode())
+    if vlm.source: h.update(json.dumps(file_hashes(vlm.source)).encode())
+    else: h.update(json.dumps(base.config.to_dict(), sort_keys=True, default=str).encode())
+    added = get_peft_model_state_dict(vlm.model) if peft else {}
+    weights = [(n, w, '.lora_' not in n and vlm.source) for n, w in base.state_dict().items()]
+    for n, w, glance in weights + [(n, w, False) for n, w in added.items()]:
+        w = w.detach().flatten()[:8 if glance else None].contiguous().cpu()
+        h.update(f'{n} {w.dtype}'.encode() + w.view(torch.uint8).numpy().tobytes())
+    scales = [(n, m.scaling) for n, m in base.named_modules() if isinstance(m, LoraLayer)]
+    h.update(str(scales).encode())
     return h.hexdigest()
