@@ -199,6 +199,9 @@ def _append(
     pad:int, # padding token
 ) -> tuple[dict, list[int]]: # batch with (B, L') right-padded rows; prompt lengths (B,)
     "Join prompts and answers, padded on the right."
+    if 'labels' in batch:
+        raise ValueError('its processor makes labels of its own and has prompts read as a whole, '
+                         'so an answer behind one would be read before it is scored')
     seq = [k for k, v in batch.items() if v.shape == batch['input_ids'].shape] # also token type ids
     keep, lens = batch['attention_mask'].bool(), batch['attention_mask'].sum(1).tolist()
     new = {}

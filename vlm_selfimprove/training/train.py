@@ -97,7 +97,8 @@ def restoring(
     kept = {n: p.detach().clone() for n, p in vlm.model.named_parameters() if '.lora_' in n}
     grads = {n: p.requires_grad for n, p in base.named_parameters()}
     configs = base.config, base.config.get_text_config(), base.generation_config
-    written = [(c, dict(vars(c))) for c in configs]
+    layers = [m for m in base.modules() if isinstance(m, torch.nn.Dropout)]
+    written = [(c, dict(vars(c))) for c in (*configs, *layers)]
     job = {} # the trainer, once there is one
     try: yield job
     finally:
