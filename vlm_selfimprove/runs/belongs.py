@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MEASURE', 'SHAPES', 'AGAIN', 'ADAPTER', 'RESTS_ON', 'misfit', 'read_file', 'stage_rows', 'write_results', 'misfits',
-           'check_belongs', 'check_adapter_belongs', 'resolve', 'writing', 'visible']
+           'check_belongs', 'check_adapter_belongs', 'resolve', 'writing']
 
 # %% ../../nbs/runs/76_belongs.ipynb #76b00004
 import hashlib, io, json, re
@@ -27,16 +27,18 @@ MEASURE = {'name': _text, 'p?': _number} | {
 SHAPES = {  # name of a file -> its pattern: {key: pattern}, 'key?' may be missing, '*' is any key
     'results.json': {
         'table?': [MEASURE], 'recipe?': {}, 'files?': {'*': _text}, 'seconds?': {'*': _number},
-        'counts?': {'images?': {'good?': _number, 'rejected?': _number, 'conversions?': {'*': _number}},
+        'counts?': {'images?': {'good?': _number, 'rejected?': _number,
+                                'conversions?': {'*': _number}},
                     'stages?': {'*': {'kept?': _number}}}, 'skipped?': {'*': _text},
         'rejects?': [dict(id=_text, reason=_text)], 'answers?': [dict(image=_text)],
         'descriptions?': [dict(image=_text)], 'versions?': {}, 'failures?': {},
         'model?': _text, 'method?': _text, 'command?': _text, 'next?': _text},
     'manifest.json': {
-        'stage': _text, 'title?': _text, 'kind?': _text, 'counts': {'*': _number}, 'data_sha256': _text,
-        'rejects': [dict(id=_text, reason=_text)]},
+        'stage': _text, 'title?': _text, 'kind?': _text, 'counts': {'*': _number},
+        'data_sha256': _text, 'rejects': [dict(id=_text, reason=_text)]},
     'training.json': {'history?': [{'*': _logged}], 'seconds?': _number},
-    'run.json': dict(key=_text, method=_text, recipe={}, cwd=_text)}
+    'run.json': dict(key=_text, method=_text, recipe={}, cwd=_text),
+    'adapter_config.json': dict(peft_type=_text)}
 SHAPES['before.json'] = SHAPES['after.json'] = {'said': {'*': [{}]}}
 
 def misfit(
@@ -79,7 +81,8 @@ def read_file(
 ): # rows, dict or text; of .yaml the text, when it is an object
     "The content of one file of a run, checked."
     path = Path(path)
-    data = path.read_bytes()
+    try: data = path.read_bytes()
+    except FileNotFoundError: raise FileNotFoundError(f'{path} is missing; {AGAIN}') from None
     try:
         if sha256 not in ('', hashlib.sha256(data).hexdigest()):
             raise ValueError('these are not the bytes that were written')
@@ -113,6 +116,8 @@ def stage_rows(
 ADAPTER = 'adapter/adapter_model.safetensors'
 RESTS_ON = ('adapter/adapter_*', 'before.json', 'after.json', '*/manifest.json', '*/training.json')
 
+def _sha256(file): return hashlib.sha256(file.read_bytes()).hexdigest()
+
 def write_results(
     run, # run folder, in which everything else is finished
     results:dict, # what is to be told, with `run_key`
@@ -120,34 +125,36 @@ def write_results(
     "The last file of a run, with the traces by which it is known to belong."
     run = Path(run)
     found = sorted({f for pattern in RESTS_ON for f in run.glob(pattern)})
-    files = {f.relative_to(run).as_posix(): hashlib.sha256(f.read_bytes()).hexdigest() for f in found}
+    files = {f.relative_to(run).as_posix(): _sha256(f) for f in found}
     told = json.loads(json.dumps(results | dict(adapter_sha256=files.get(ADAPTER), files=files)))
     text = json.dumps(told | dict(sha256=_seal(told)), indent=1)
     return write_atomic(run/'results.json', text.encode())
 
 # %% ../../nbs/runs/76_belongs.ipynb #76b00018
-def _told(run, file): # an object; {} where the file is missing or damaged
+def _told(run, file): # an object; None where the file is missing or damaged
     try: o = read_file(Path(run)/file)
-    except (OSError, ValueError): return {}
+    except (OSError, ValueError): return None
     return yaml.safe_load(o) if isinstance(o, str) else o
 
 def misfits(
     run, # run folder
 ) -> list[str]: # what does not belong together, in words
     "Compare what a run's files say of settings, inputs and adapter."
-    results, note, recipe = (_told(run, f) for f in ('results.json', 'run.json', 'recipe.yaml'))
-    moved = note and results.get('run_key') == note['key']
+    recipe, note, results = (_told(run, f) for f in ('recipe.yaml', 'run.json', 'results.json'))
+    moved = note and results and results.get('run_key') == note['key']
     left = ('method', 'model') if moved else ('method',)
-    told = {'recipe.yaml': recipe, 'run.json': note.get('recipe'), 'results.json': results.get('recipe')}
-    told = {f: {k: v for k, v in x.items() if k not in left} for f, x in told.items() if x}
+    told = {'recipe.yaml': recipe, 'run.json': note and note['recipe'],
+            'results.json': results and results.get('recipe')}
+    told = {f: {k: v for k, v in x.items() if k not in left}
+            for f, x in told.items() if x is not None}
     wrong = []
     for (f, x), (g, y) in zip([*told.items()], [*told.items()][1:]):
         wrong += [f'{k} is {x.get(k)!r} in {f} and {y.get(k)!r} in {g}'
                   for k in sorted({*x, *y}, key=str) if x.get(k) != y.get(k)]
     if results and note and not moved and not wrong:
         wrong.append('results.json and run.json were made from different inputs')
-    sha, file = results.get('adapter_sha256'), Path(run)/ADAPTER
-    if sha and file.exists() and hashlib.sha256(file.read_bytes()).hexdigest() != sha:
+    sha, file = results and results.get('adapter_sha256'), Path(run)/ADAPTER
+    if sha and file.exists() and _sha256(file) != sha:
         wrong.append(f'{ADAPTER} is not the adapter that results.json measured')
     return wrong
 
@@ -167,9 +174,10 @@ def check_belongs(
 def check_adapter_belongs(
     adapter, # PEFT folder, maybe of a run
 ):
-    "Refuse the adapter of a run whose parts do not belong together; any other adapter is none of our business."
+    "Refuse the adapter of a run whose parts do not belong together; any other is taken as it is."
     folder = Path(adapter).resolve()
-    if folder.name == 'adapter' and (folder.parent/'recipe.yaml').exists(): check_belongs(folder.parent)
+    run = folder.parent
+    if folder.name == 'adapter' and (run/'recipe.yaml').exists(): check_belongs(run)
 
 # %% ../../nbs/runs/76_belongs.ipynb #76b00026
 def resolve(
@@ -178,7 +186,7 @@ def resolve(
 ) -> str: # the same picture, as it is found from here
     "Where a picture of a run lies, whatever folder we are in."
     if not path or path.startswith('dataset:'): return path
-    there = str(Path(_told(run, 'run.json').get('cwd', ''), path))
+    there = str(Path((_told(run, 'run.json') or {}).get('cwd', ''), path))
     return there if Path(re.sub(r'(?<=\.parquet)#\d+$', '', there)).exists() else path
 
 # %% ../../nbs/runs/76_belongs.ipynb #76b00029
@@ -192,10 +200,3 @@ def writing(
     except OSError as e:
         raise OSError(f'{folder}: {what} could not be written ({e}); '
                       'free some space, or write elsewhere') from e
-
-def visible(
-    x, # anything that is printed
-) -> str:
-    "Text without characters that a terminal obeys; those are written out."
-    safe = lambda c: c if c.isprintable() or c == '\n' else c.encode('unicode_escape').decode()
-    return ''.join(map(safe, str(x)))

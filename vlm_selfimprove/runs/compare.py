@@ -10,16 +10,12 @@ __all__ = ['SAID', 'KEYS', 'read_run', 'settings_of', 'differing', 'items_of', '
 from pathlib import Path
 import numpy as np
 from fastcore.script import Param
-from .belongs import AGAIN, check_belongs, read_file, visible
+from ..data.settings import printable
+from .belongs import AGAIN, check_belongs, read_file
 from ..evaluation.benchmarks import MEASURES
 from ..evaluation.statistics import mcnemar, paired_bootstrap
 
 # %% ../../nbs/runs/74_compare.ipynb #cff92e00
-def _finished(file, sha256=''): # an object that a run writes at its end
-    try: return read_file(file, sha256)
-    except FileNotFoundError:
-        raise FileNotFoundError(f'{file} is missing: the run has not finished; {AGAIN}') from None
-
 def _asked(after, key): # the rows behind a measure
     return after['said'].get('scenes' if key in ('objects', 'facts') else 'questions') or []
 
@@ -30,19 +26,20 @@ def _check_items(R): # every row has one result
         try: fits = np.asarray(R['after'][key], float).shape == want
         except (TypeError, ValueError): fits = False
         if not fits:
-            raise ValueError(f"{R['run']}/after.json is damaged ({key} does not hold {n} results); {AGAIN}")
+            raise ValueError(f"{R['run']}/after.json is damaged "
+                             f'({key} does not hold {n} results); {AGAIN}')
 
 def read_run(
     run, # run folder
 ) -> dict: # run, name, results, after
     "What a finished run measured."
-    out = dict(run=Path(run), name=Path(run).name)
+    out = dict(run=Path(run), name=Path(run).resolve().name)
     if not out['run'].is_dir():
         raise FileNotFoundError(f'{run}: no such folder; name run folders, each the --out of a run')
     check_belongs(run)
-    out |= dict(results=_finished(out['run']/'results.json'))
+    out |= dict(results=read_file(out['run']/'results.json'))
     known = (out['results'].get('files') or {}).get('after.json', '')
-    out |= dict(after=_finished(out['run']/'after.json', known))
+    out |= dict(after=read_file(out['run']/'after.json', known))
     if not out['results'].get('table'): raise ValueError(
         f'{run}: nothing with known answers was measured; '
         'start the run again with --evaluation micro, or a .jsonl of questions')
@@ -79,7 +76,8 @@ def items_of(
     key:str, # of `MEASURES`
 ) -> list[dict]: # items, in order
     "What was asked."
-    return [{k: v for k, v in r.items() if k not in SAID} for r in _asked(after, key)]
+    left = lambda r: (*SAID, 'image') if 'sha256' in r else SAID  # a picture may have moved
+    return [{k: v for k, v in r.items() if k not in left(r)} for r in _asked(after, key)]
 
 def unpaired(
     A:dict, B:dict, # from `read_run`
@@ -134,11 +132,11 @@ def settings_text(
 ) -> str:
     "The runs with their letters, and the settings in which they differ."
     letters = [chr(65 + i) for i in range(len(Rs))]
-    short = lambda s: s if len(s := visible(s).replace('\n', ' ')) <= 40 else f'…{s[-39:]}'  # a path's end
+    short = lambda s: s if len(s := printable(s)) <= 40 else f'…{s[-39:]}'  # a path's end
     diff = {k: [short(str(v)) for v in vs] for k, vs in differing(Rs).items()}
     wide = max([14, *(len(v) for vs in diff.values() for v in vs)])
     line = lambda k, vs: f'{k:44}' + ''.join(f'  {v:>{wide}}' for v in vs)
-    head = [f'{l}  {visible(R["run"])}' for l, R in zip(letters, Rs)]
+    head = [f'{l}  {printable(R["run"])}' for l, R in zip(letters, Rs)]
     said = [line('settings that differ', letters if diff else ['none']),
             *(line(k, v) for k, v in diff.items())]
     return '\n'.join([*head, '', *said])
@@ -161,7 +159,7 @@ def runs_text(
         return f"  {letter[r['run']]:42}  {own} {versus}".rstrip()
     out = [(' ' * 44 + '  before   after   change  95 % interval').ljust(88) + 'after, against A']
     for name in dict.fromkeys(r['name'] for r in rows):
-        out += [visible(name), *(line(r) for r in rows if r['name'] == name)]
+        out += [printable(name), *(line(r) for r in rows if r['name'] == name)]
     return '\n'.join(out)
 
 # %% ../../nbs/runs/74_compare.ipynb #08f6fcdd

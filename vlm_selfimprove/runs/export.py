@@ -18,8 +18,9 @@ import datasets, yaml
 from fastcore.script import Param
 from PIL import Image
 from tqdm import tqdm
+from ..data.settings import printable
 from .belongs import (
-    ADAPTER, check_belongs, read_file, resolve, stage_rows, visible, writing)
+    ADAPTER, check_belongs, read_file, resolve, stage_rows, writing)
 from .report import (
     in_points, load_run, method_title, model_name, outcome_text, skipped, without_folders)
 from ..data.images import ImageRejected, decode, read_bytes
@@ -35,12 +36,14 @@ def _rows_of(R, kind): # of all stages of a kind
 
 def read_data(
     run, # run folder
-) -> dict: # a loaded run; name; dpo, sft: lists of rows; sha: path -> picture's sha256; settings: no paths
+) -> dict: # a loaded run; dpo, sft: rows; sha: path -> picture's sha256; name; settings, no paths
     "The data that a run made itself, by what they train."
     check_belongs(run, proven=True)
     R = load_run(run)
-    if R['damaged']:
-        raise ValueError(f"{run}: {'; '.join(R['gone'][f] for f in sorted(R['damaged']))}")
+    needed = 'recipe.yaml', 'manifest.json', 'data.parquet'
+    lost = {f for f in R['gone'] if f.split('/')[-1] in needed}
+    if bad := sorted(R['damaged'] | lost):
+        raise ValueError(f"{run}: {'; '.join(R['gone'][f] for f in bad)}")
     here = lambda path: resolve(run, path)
     rows = {k: [x | dict(image=here(x['image'])) for x in _rows_of(R, kind)]
             for k, kind in TRAINED.items()}
@@ -52,7 +55,7 @@ def read_data(
     given |= dict(model=model_name(here(str(given.get('model') or ''))),
                   method=Path(str(given.get('method') or 'run')).stem)
     sha = {here(x['path']): x['sha256'] for x in _rows_of(R, 'image')}
-    return R | rows | dict(name=visible(Path(run).resolve().name), sha=sha, settings=given)
+    return R | rows | dict(name=printable(Path(run).resolve().name), sha=sha, settings=given)
 
 
 # %% ../../nbs/runs/75_export.ipynb #2ccb4e75
@@ -220,7 +223,8 @@ def data_card(
     made = [k for k in TRAINED if R[k]]
     configs = [dict(config_name=k, data_files=f'{k}/*.parquet')
                | (dict(default=True) if k == made[0] else {}) for k in made]
-    head = dict(configs=configs, task_categories=['image-text-to-text'], tags=tags(R['settings']['method'], made))
+    head = dict(configs=configs, task_categories=['image-text-to-text'],
+                tags=tags(R['settings']['method'], made))
     by = R['settings']['model'] or 'a vision-language model'
     bad = ' Rejected answers are bad on purpose and invent things.' if R['dpo'] else ''
     return card(head, f"""# What a model wrote for its own training
@@ -253,14 +257,15 @@ LOAD = """    from peft import PeftModel
     base = AutoModelForImageTextToText.from_pretrained({base!r})
     model = PeftModel.from_pretrained(base, 'THIS FOLDER')
 """
-LICENCE = """This card names no licence. What is derived from a model stands under that model's licence, and the pictures
-it was trained on may have an owner: make sure, and add `license:` above before you publish.
+LICENCE = """This card names no licence. What is derived from a model stands under that model's
+licence, and the pictures it was trained on may have an owner: make sure, and add `license:` above
+before you publish.
 """
 
 def _rows_md(stages): # what it was trained on, in words
     made = [(s.get('title') or name, s.get('kept') or 0) for name, s in stages.items()
             if s.get('kind') in TRAINED.values()]
-    return ', '.join(f'{kept:,} {title[:1].lower()}{title[1:]}' for title, kept in made) or 'what the run made'
+    return ', '.join(f'{kept:,} {title.lower()}' for title, kept in made) or 'what the run made'
 
 def adapter_card(
     results:dict, # what is in results.json
@@ -273,7 +278,8 @@ def adapter_card(
                 tags=['lora', *tags(method, [k for k, kind in TRAINED.items() if kind in kinds])])
     if '/' in base: head['base_model'] = base
     where = '' if '/' in base else ' (a local folder: put its path below)'
-    settings = yaml.safe_dump((results.get('recipe') or {}) | dict(model=base), sort_keys=False)
+    settings = yaml.safe_dump((results.get('recipe') or {}) | dict(model=base),
+                              sort_keys=False, allow_unicode=True)
     text = f"""# {results.get('name') or method}: a LoRA adapter trained with {method_title(method)}
 
 On {base or 'a base that the run does not name'}{where}; trained on {_rows_md(stages)}.
@@ -290,7 +296,7 @@ On {base or 'a base that the run does not name'}{where}; trained on {_rows_md(st
 ## Licence
 
 {LICENCE}"""
-    return card(head, visible(text))
+    return card(head, '\n'.join(map(printable, text.split('\n'))))
 
 
 # %% ../../nbs/runs/75_export.ipynb #a9c45cff
@@ -358,14 +364,15 @@ def next_line(
 
 # %% ../../nbs/runs/75_export.ipynb #5e63dfe1
 def _said(R, to, out): # what was exported, what a reader may miss, and what is next
-    print(f"made: {visible(out)}: {len(R['dpo']):,} pairs, {len(R['sft']):,} rows of questions and answers")
-    for stage, why in skipped(R).items(): print(visible(f'skipped by the run: {stage}: {why}'))
+    print(f"made: {printable(out)}: {len(R['dpo']):,} pairs, "
+          f"{len(R['sft']):,} rows of questions and answers")
+    for stage, why in skipped(R).items(): print(printable(f'skipped by the run: {stage}: {why}'))
     equal = sum(x['chosen'] == x['rejected'] for x in R['dpo'])
     if to == 'swift' and equal:
         print(f'pairs with two equal answers, which ms-swift drops: {equal:,}')
     if to == 'hub' and not (out/'adapter').exists():
         print('no adapter: the run has not come so far; start it again, then export again')
-    print(visible(f'next: {next_line(to, out, R)}'))
+    print(printable(f'next: {next_line(to, out, R)}'))
 
 def export_run(
     run:Param('run folder', str), # run folder

@@ -15,8 +15,9 @@ from collections import Counter
 from itertools import zip_longest
 from pathlib import Path
 from ..data.records import thumbnail_html, write_atomic
+from ..data.settings import printable
 from .belongs import (
-    check_belongs, read_file, resolve, stage_rows, visible, writing)
+    AGAIN, check_belongs, read_file, resolve, stage_rows, writing)
 from .page import (
     card_html, curve_svg, direction, duration, esc, forest_svg, num, signed_points, styled_html, two_html)
 
@@ -27,10 +28,9 @@ FILES = dict(recipe='recipe.yaml', results='results.json')  # what every run has
 # %% ../../nbs/runs/72_report.ipynb #9684eebb
 def _read(R, file, read=read_file, *args): # content of a file, or None with the reason in `gone`
     try: return read(R['run']/file, *args)
-    except FileNotFoundError: R['gone'][file] = f'{file} is missing'
     except (OSError, ValueError) as e:
         R['gone'][file] = str(e).replace(f"{R['run']}/", '')
-        R['damaged'].add(file)
+        if not isinstance(e, FileNotFoundError): R['damaged'].add(file)
 
 def _known(R, file): # its hash, where the run noted it
     return (R['results'].get('files') or {}).get(file, '')
@@ -54,7 +54,7 @@ def _training(R, folder): # its history and seconds
 
 def load_run(
     run: str | Path,  # folder of a run
-) -> dict:  # run, gone (file -> why), damaged (files), results (maybe empty), recipe, stages, trainings
+) -> dict:  # run, gone (file -> why), damaged (files), results, recipe, stages, trainings
     "All that a report needs from a run's folder."
     R = dict(run=Path(run), gone={}, damaged=set(), results={}, recipe='')
     for k, f in FILES.items():
@@ -62,10 +62,15 @@ def load_run(
     if (R['run']/'run.json').exists(): _read(R, 'run.json')
     begun = {f.parent for name in ('journal.jsonl', 'manifest.json')
              for f in R['run'].glob(f'*/{name}')}
-    order = sorted(begun, key=lambda d: (max(f.stat().st_mtime_ns for f in d.iterdir()), d.name))
+    told = [*((R['results'].get('counts') or {}).get('stages') or {})]  # in their order
+    place = lambda d: told.index(d.name) if d.name in told else len(told)
+    changed = lambda d: max(f.stat().st_mtime_ns for f in d.iterdir())
+    order = sorted(begun, key=lambda d: (place(d), changed(d), d.name))
     R['stages'] = [m for m in (_stage(R, d) for d in order) if m]
     trained = [f.parent for f in sorted(R['run'].glob('*/training.json'))]
     R['trainings'] = {d.name: _training(R, d) for d in trained}
+    for f in R['results'].get('files') or {}:  # what was there when the run ended
+        if not (R['run']/f).exists(): R['gone'].setdefault(f, f'{f} is missing; {AGAIN}')
     if {*FILES.values()} <= {*R['gone']} - R['damaged'] and not (begun or trained):
         raise FileNotFoundError(
             f"{run}: no run in this folder (no {', no '.join(FILES.values())}, no stage); "
@@ -142,12 +147,14 @@ def outcome_text(
 OLDER = ('results.json is of an older edition: nothing shows that its parts belong together; '
          'start the run again and it will')
 
+def _name(R): return str(R['results'].get('name') or R['run'].resolve().name)
+
 def title_of(
     R: dict,  # a loaded run
 ) -> str:  # text
     "Which model, improved by which method."
     r = R['results']
-    if not r.get('model') or not r.get('method'): return str(r.get('name') or R['run'].name)
+    if not r.get('model') or not r.get('method'): return _name(R)
     return f"{model_name(str(r['model']))}, improved by {method_title(str(r['method']))}"
 
 def header_html(
@@ -156,7 +163,7 @@ def header_html(
     "What was run, how it went, what to run next."
     r = R['results']
     by = ' · '.join(
-        esc(x) for x in (f"run {r.get('name') or R['run'].name}", r.get('hardware')) if x)
+        esc(x) for x in (f'run {_name(R)}', r.get('hardware')) if x)
     lead = (outcome_text(r.get('table')) if r
             else 'The run has no results: it was stopped, or is still going on.')
     notes = [v for k, v in R['gone'].items() if k not in skipped(R)]
@@ -450,4 +457,4 @@ def rewrite_report(
 ) -> None: # the path is printed
     "Write a run's report again."
     check_belongs(run)
-    print(visible(write_report(run)))
+    print(printable(write_report(run)))
