@@ -163,9 +163,14 @@ MEASURES = dict( # key of a measurement -> what it is called, how items become a
 
 def compare(
     before:dict, # from `measure`
-    after:dict, # from `measure`, same scenes
+    after:dict, # from `measure`, the same rows
 ) -> list[dict]: # one row a measure: name, before, after, effect, lo, hi, p
     "Before and after, paired, with 95 % bootstrap intervals."
+    asked = [[(r['id'], r.get('sha256')) for part in m.get('said', {}).values() for r in part]
+             for m in (before, after)]
+    if all(asked) and asked[0] != asked[1]:
+        raise ValueError('before and after were not asked the same rows about the same pictures: '
+                         'measure both again')
     # the last pair is the paper's own comparison, Table 2
     pairs = [*((k, k) for k in MEASURES), ('vqa', 'dar')]
     out = []
