@@ -14,8 +14,8 @@ def here(tmp_path, monkeypatch):
     "An empty folder to stand in, and what a command would have given to `improve`."
     monkeypatch.chdir(tmp_path)
     given = []
-    def improve(train, recipe, out, images=None, measure=None, limit=0, **inputs):
-        given.append(dict(recipe=recipe, out=str(out), images=images, limit=limit))
+    def improve(train, recipe, out, images=None, measure=None, limit=0, rejects=(), **inputs):
+        given.append(dict(recipe=recipe, out=str(out), images=images, limit=limit, rejects=rejects))
     monkeypatch.setattr(runs_run, 'improve', improve)
     tmp_path.joinpath('photos').mkdir()
     return given

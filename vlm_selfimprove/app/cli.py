@@ -65,19 +65,24 @@ def _path(model): # the names of shipped checkpoints; everything else is taken a
     from vlm_selfimprove.models.micro import SHIPPED, micro_path
     return str(micro_path(model)) if model in SHIPPED else model
 
-def _items(evaluation): # -> scene rows, question rows
-    from vlm_selfimprove.evaluation.benchmarks import micro_items, read_rows
-    if not evaluation: return [], []
-    return micro_items() if evaluation == 'micro' else ([], read_rows(evaluation))
+def _rows(option, path, rejects): # rows of a file; what is left out of them is added to `rejects`
+    from vlm_selfimprove.data.rows import read_rows
+    bad = []
+    rows = read_rows(path, bad)
+    rejects += [dict(stage=option) | b for b in bad]
+    return rows
 
-def _inputs(method, instructions): # -> what `train` takes besides images
-    from vlm_selfimprove.evaluation.benchmarks import read_rows
+def _items(evaluation, rejects): # -> scene rows, question rows
+    from vlm_selfimprove.evaluation.benchmarks import micro_items
+    if not evaluation: return [], []
+    return micro_items() if evaluation == 'micro' else ([], _rows('evaluation', evaluation, rejects))
+
+def _inputs(method, instructions, rejects): # -> what `train` takes besides images
     if not instructions: return {}
-    takes = inspect.signature(method.train).parameters
-    if 'instructions' not in takes:
+    if 'instructions' not in inspect.signature(method.train).parameters:
         raise ValueError(f'--instructions: the method {method.__name__!r} '
                          'trains on no instruction rows')
-    return dict(instructions=read_rows(instructions))
+    return dict(instructions=_rows('instructions', instructions, rejects))
 
 def _recipe(recipe, model, set): # -> the frozen recipe; the shipped model where neither names one
     from vlm_selfimprove.runs.recipes import load_recipe
@@ -126,9 +131,10 @@ def run(
     method = method_of(r)
     out = out or default_out(r, images, instructions, evaluation, limit)
     prompts = getattr(method, 'PROMPTS', {}).get(getattr(r, 'prompts', ''), STIC_MICRO)
-    look = measure_items(_items(evaluation), prompts, 2 * getattr(r, 'gen_batch', 32))
-    inputs = _inputs(method, instructions)
-    return improve(method.train, r, out, images or None, look, limit, **inputs)
+    rejects = []
+    look = measure_items(_items(evaluation, rejects), prompts, 2 * getattr(r, 'gen_batch', 32))
+    inputs = _inputs(method, instructions, rejects)
+    return improve(method.train, r, out, images or None, look, limit, rejects=rejects, **inputs)
 
 def stic(
     images:str='', # folder or .parquet file of unlabelled images; required
@@ -174,7 +180,7 @@ def evaluate(
     check_paths(model=_path(model), adapter=adapter, evaluation=evaluation)
     _check_word('--prompts', prompts, PROMPTS)
     if not evaluation: raise ValueError('nothing to measure: name questions with --evaluation')
-    items = _items(evaluation)
+    items = _items(evaluation, [])
     vlm = load_vlm(_path(model), adapter or None)
     m = measure(vlm, *items, PROMPTS[prompts])
     for k, (name, f) in MEASURES.items():

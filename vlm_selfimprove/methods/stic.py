@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['PROMPTS', 'RATE', 'COUNT', 'RANGES', 'RECIPES', 'in_passes', 'STICRecipe', 'stic_micro', 'stic_llava16_7b',
            'stic_llava15_7b', 'plan_pairs', 'questions_of', 'cut_or_empty', 'sampling', 'answer_pairs', 'propose',
-           'training_settings', 'stage1', 'drop_descriptions', 'content', 'instruction_rows', 'infuse', 'stage2',
-           'train']
+           'training_settings', 'stage1', 'drop_descriptions', 'content', 'instruction_rows', 'too_long', 'infuse',
+           'stage2', 'train']
 
 # %% ../../nbs/methods/60_stic.ipynb #6bc87b14
 import hashlib, random, shutil
@@ -20,7 +20,9 @@ from ..data.prompts import STIC_MICRO, STIC_PAPER, PromptSet
 from ..data.records import PreferencePair, to_trl_dpo, to_trl_sft
 from ..data.settings import check_settings
 from ..models.vlm import VLM, adapted, weights_key
+from ..training.preflight import preflight
 from ..training.train import train_dpo, train_sft
+from ..training.trainset import row_lengths, to_dataset
 
 # %% ../../nbs/methods/60_stic.ipynb #b7af205e
 PROMPTS = dict(paper=STIC_PAPER, micro=STIC_MICRO)
@@ -259,6 +261,16 @@ def _describe_rows(vlm, batch, r): # -> a description a row, under an ordinary p
     return [t[0] for t in vlm.generate(rows, **sampling(r))]
 
 # %% ../../nbs/methods/60_stic.ipynb #bc038121
+def too_long(
+    vlm:VLM, # to be trained
+    rows:list[dict], # id, image (path), prompt, completion
+) -> list[str|None]: # a reason for each row, or None
+    "Which rows have more tokens than the model has positions."
+    asked = [dict(id=b['id'], prompt=b['prompt'], images=[b['image']]) for b in rows]
+    lengths = row_lengths(vlm, to_dataset(asked, completion=[b['completion'] for b in rows]))
+    limit = vlm.model.config.get_text_config().max_position_embeddings
+    return [f'{n} tokens, the model has {limit} positions' if n > limit else None for n in lengths]
+
 def infuse(
     vlm:VLM, # with the stage-1 adapter
     instructions:list[dict], # rows it was already trained on, as `instruction_rows` takes them
@@ -273,12 +285,17 @@ def infuse(
         rows = [dict(id=b['id'], prompt=p, completion=b['answer'])
                 for b, p in zip(batch, infused)]
         rows = drop_descriptions(rows, batch, r.bare, r.seed)
-        why = [cut_or_empty(vlm, d, r.max_new_tokens) for d in said]
+        placed = [row | dict(image=b['image']) for row, b in zip(rows, batch)]
+        why = [cut_or_empty(vlm, d, r.max_new_tokens) or long
+               for d, long in zip(said, too_long(vlm, placed))]
         return [o | dict(reject=w) if w else o for o, w in zip(rows, why)]
     settings = _settings(r, model_key) | dict(bare=r.bare)
-    rows = instruction_rows(instructions, r)
-    return run_stage(run, 'infused', rows, fn, settings, 2 * r.gen_batch, where=dict(image='image'),
+    asked = instruction_rows(instructions, r)
+    rows = run_stage(run, 'infused', asked, fn, settings, 2 * r.gen_batch, where=dict(image='image'),
                      title='Instruction rows with descriptions', kind='sft')
+    if rows: return rows
+    raise ValueError(f'none of {len(asked)} instruction rows can be trained on; '
+                     f'the reasons are in {run}/infused/manifest.json')
 
 # %% ../../nbs/methods/60_stic.ipynb #27e13d3f
 def stage2(
@@ -308,6 +325,7 @@ def train(
     "STIC: both stages."
     if not records: raise ValueError('STIC trains on images: name some with --images')
     instructions = instruction_rows(instructions, recipe)
+    with log.stage('preflight'): preflight(vlm, pair=True, row=bool(instructions))
     with log.stage('propose'): pairs = propose(vlm, records, run, recipe, weights_key(vlm))
     with log.stage('stage 1'): adapter = stage1(vlm, pairs, run/'stage1', recipe)['adapter']
     if not instructions:
