@@ -30,9 +30,9 @@ RATE, COUNT = (1e-12, 1), (1, None)
 RANGES = dict( # setting -> smallest and largest, or the words
     prompts=tuple(PROMPTS), seed=(0, 2**32 - 1), round=(0, None),
     temperature=(0, 100), max_new_tokens=COUNT, gen_batch=COUNT,
-    beta=(0, 1e6), alpha=(0, 1e6), norm=('sum', 'token'),
-    lr=RATE, epochs=(1e-6, 1e6), batch=COUNT, micro_batch=COUNT, lora_r=COUNT, lora_alpha=COUNT,
-    instruct_rows=COUNT, bare=(0, 1), lr2=RATE, epochs2=(1e-6, 1e6), batch2=COUNT,
+    beta=(0, 10**6), alpha=(0, 10**6), norm=('sum', 'token'),
+    lr=RATE, epochs=(1e-6, 10**6), batch=COUNT, micro_batch=COUNT, lora_r=COUNT, lora_alpha=COUNT,
+    instruct_rows=COUNT, bare=(0, 1), lr2=RATE, epochs2=(1e-6, 10**6), batch2=COUNT,
     micro_batch2=COUNT, save_steps=COUNT)
 
 def in_passes(
@@ -76,8 +76,10 @@ class STICRecipe:
     def __post_init__(self):
         check_settings(self, RANGES)
         for rows, most in (('batch', 'micro_batch'), ('batch2', 'micro_batch2')):
-            try: in_passes(getattr(self, rows), getattr(self, most))
-            except ValueError as e: raise ValueError(f'setting {most}: {e}') from None
+            a, b = getattr(self, rows), getattr(self, most)
+            try: in_passes(a, b)
+            except ValueError as e:
+                raise ValueError(f'settings {rows}={a}, {most}={b}: {e}') from None
 
 # %% ../../nbs/methods/60_stic.ipynb #e58268b2
 def stic_micro() -> STICRecipe: # frozen before any verdict
