@@ -2,12 +2,17 @@
 from dataclasses import replace
 from types import SimpleNamespace
 import pytest, torch
+from PIL import Image
 from safetensors.torch import load_file
-from tinies import SHORT, mk_tiny, small_photos
+from tinies import SHORT, mk_tiny, small_photos, tiny_paligemma, without_torchvision
+from transformers.utils import is_torchvision_available
 from vlm_selfimprove.evaluation.benchmarks import describe_and_respond
 from vlm_selfimprove.methods.stic import infuse, propose, stage1, stage2
-from vlm_selfimprove.models.tiny import ARCHS
-from vlm_selfimprove.models.vlm import attach, detach, logprobs
+from vlm_selfimprove.models.tiny import ARCHS, tiny_vlm
+from vlm_selfimprove.models.vlm import attach, detach, load_vlm, logprobs, messages, weights_key
+from vlm_selfimprove.training.preflight import preflight
+from vlm_selfimprove.training.train import train_dpo, train_sft
+from vlm_selfimprove.training.trainset import to_dataset
 
 
 @pytest.fixture(scope='module', params=ARCHS)
@@ -71,3 +76,57 @@ def test_images_matter_to_both_losses(job, tmp_path):
     dpo = [stage1(job.vlm, x, tmp_path/n, r, max_steps=1)['history'][0]['logp_w'] for n, x in (('a', job.pairs), ('b', pairs))]
     sft = [stage2(job.vlm, x, tmp_path/n, r, max_steps=1)['history'][0]['loss'] for n, x in (('c', job.rows), ('d', rows))]
     assert abs(dpo[0] - dpo[1]) > 1e-3 and abs(sft[0] - sft[1]) > 1e-3, (dpo, sft)
+
+
+def plain(vlm, row, answer):
+    "Log-probabilities of an answer, from one forward of its row: the whole text in one piece, no padding, no other row."
+    proc = vlm.processor
+    prompt = proc.apply_chat_template(messages(row), add_generation_prompt=True)
+    text = proc.apply_chat_template(messages(row, answer))
+    n = len(proc.tokenizer(text[len(prompt):], add_special_tokens=False).input_ids)
+    x = proc(text=[text], images=[row['images']], return_tensors='pt', add_special_tokens=False)
+    with torch.no_grad(): lp = vlm.model(**x).logits[0, :-1].log_softmax(-1)
+    return lp.gather(1, x['input_ids'][0, 1:, None])[-n:, 0]
+
+
+@pytest.mark.parametrize('arch', ARCHS)
+def test_loss_is_that_of_a_plain_forward(arch, tmp_path):
+    "Scores and both losses of a padded batch are what each row gives alone; answers begin with a token of their own."
+    vlm = tiny_vlm(arch)
+    rows = [dict(id=f'{i}', prompt='what is this ?' * (i + 1), images=[Image.effect_noise((60 + 70 * i, 64), 80).convert('RGB')])
+            for i in range(3)]
+    good, bad = ['12 cats', '3 dogs on the red mat .', '4'], ['5 mats', '6', '7 red cats .']
+    w, l = ([plain(vlm, r, t) for r, t in zip(rows, ts)] for ts in (good, bad))
+    for a, b in zip(w + l, logprobs(vlm, rows, good) + logprobs(vlm, rows, bad)): assert torch.allclose(a, b, atol=1e-4), arch
+    kw = dict(max_steps=1, batch_size=3)
+    dpo = train_dpo(vlm, to_dataset(rows, chosen=good, rejected=bad), tmp_path/'dpo', **kw)['history'][0]
+    sft = train_sft(vlm, to_dataset(rows, completion=good), tmp_path/'sft', **kw)['history'][0]
+    assert abs(dpo['logp_w'] - sum(x.sum() for x in w) / 3) < 1e-3 and abs(dpo['dpo'] - .6931) < 1e-3
+    assert abs(sft['loss'] + torch.cat(w).mean()) < 1e-3
+
+
+def test_paligemma_is_refused_by_name():
+    "It answers, but cannot be scored or trained; the preflight says so in a line, and which part."
+    with pytest.raises(ValueError, match=r'^PaliGemmaForConditionalGeneration \(tiny-paligemma\) cannot score a text: .*read before') as e:
+        preflight(tiny_paligemma())
+    assert '\n' not in str(e.value)
+
+
+@pytest.mark.skipif(is_torchvision_available(), reason='with torchvision they load')
+@pytest.mark.parametrize('kind, processor', [('qwen2_vl', 'Qwen2VLProcessor'), ('llava_onevision', 'LlavaOnevisionProcessor'),
+    ('smolvlm', 'SmolVLMProcessor'), ('internvl', 'InternVLProcessor'), ('mistral3', 'PixtralProcessor')])
+def test_torchvision_is_asked_for(kind, processor, tmp_path):
+    "One line with the command, not a traceback."
+    with pytest.raises(ValueError, match=r"needs torchvision: pip install 'vlm_selfimprove\[torchvision\]'$"):
+        load_vlm(without_torchvision(tmp_path/kind, kind, processor))
+
+
+@pytest.mark.parametrize('arch', ARCHS)
+def test_key_and_model_outlive_training(arch, tmp_path):
+    "What TRL writes into a model's configurations and layers is taken back: the key after a preflight is the one before."
+    vlm = tiny_vlm(arch)
+    vlm.model.generation_config.pad_token_id = None
+    vlm.model.add_module('drop', torch.nn.Dropout(.3))
+    key = weights_key(vlm)
+    preflight(vlm)
+    assert weights_key(vlm) == key and vlm.model.drop.p == .3 and vlm.model.generation_config.pad_token_id is None

@@ -20,6 +20,7 @@ from PIL import Image
 from safetensors import SafetensorError, safe_open
 from transformers import (AutoModelForImageTextToText, AutoProcessor, LogitsProcessor,
                           LogitsProcessorList, TopPLogitsWarper)
+from transformers.utils import is_torchvision_available
 from ..data.records import write_atomic
 _log = logging.getLogger(__name__)
 
@@ -303,7 +304,7 @@ def _why_not(
 ) -> str: # one line
     "Why a model does not load, and what to do."
     said = next((l.strip() for l in str(e).splitlines() if l.strip()), type(e).__name__)
-    if isinstance(e, ImportError) and 'torchvision' in str(e):
+    if 'torchvision' in str(e).lower() and not is_torchvision_available():
         return "its processor needs torchvision: pip install 'vlm_selfimprove[torchvision]'"
     if not Path(name).exists():
         return f'there is no such folder, and as a name on the hub it does not load: {said}'
