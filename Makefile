@@ -10,7 +10,7 @@ export OMP_NUM_THREADS ?= 1
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo test docs preview readme clean venv
+.PHONY: demo test docs preview readme torture clean venv
 
 venv: .venv/.made
 
@@ -27,6 +27,9 @@ demo: venv
 test: venv
 	$(BIN)/nbdev_test --n_workers 2 --timing
 	$(BIN)/pytest -q tests
+
+torture: venv  # an hour of kills, damaged folders and hostile files
+	$(BIN)/python tests/torture.py
 
 readme: venv
 	$(BIN)/python tests/readme.py

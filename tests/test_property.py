@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 from PIL import Image
 from vlm_selfimprove.data.images import ImageRejected, decode
 from vlm_selfimprove.data.journal import run_stage
+from vlm_selfimprove.data.rows import read_rows
 from vlm_selfimprove.methods.stic import STICRecipe
 from vlm_selfimprove.runs.recipes import load_recipe
 
@@ -58,8 +59,9 @@ def test_recipes(tmp_path, given_settings, as_file):
         if isinstance(v, (int, float)): assert np.isfinite(v), (k, v)
     for k, v in given_settings.items():
         now = getattr(r, k)
-        assert now == v or str(now) == str(v) or (v is None and now == ''), f'{k}: {v!r} became {now!r}'
-    assert r.batch % r.micro_batch == 0 and min(r.batch, r.batch2, r.lora_r, r.max_new_tokens, r.gen_batch) > 0
+        same = now == v or str(now) == str(v) or (v is None and now == '')
+        assert same or float(v) == now, f'{k}: {v!r} became {now!r}'
+    assert r.batch % min(r.batch, r.micro_batch) == 0 and min(r.batch, r.batch2, r.lora_r, r.max_new_tokens, r.gen_batch) > 0
     assert 0 <= r.bare <= 1 and r.temperature >= 0 and r.lr > 0
 
 
@@ -124,3 +126,38 @@ def test_stages(tmp_path, capsys, n, more, size, seed, spoil, stop):
     run_stage(d, 's', after, lambda b: calls.extend(b) or double(b), dict(a=seed + 1), **keep)
     assert len(calls) == len(after), 'other settings: everything anew'
     shutil.rmtree(d)
+
+
+# rows
+
+TEXTS = ('is there a cow?', 'yes', 'two\u2028lines', '', '  ', '<image> what?', 7, None, ['yes'], '\x00\x1b[31m', 'é' * 20)
+row = st.fixed_dictionaries(dict(id=st.sampled_from(('a', 'b', 'c', 1, 2.5, None, '', 'd')), prompt=st.sampled_from(TEXTS), answer=st.sampled_from(TEXTS),
+                                 image=st.sampled_from(('good.png', 'bad.png', 'gone.png', '', 3, '../good.png'))))
+broken = st.sampled_from(('{', '[]', '7', 'null', '{"id": "z"', '{"id": NaN}', ''))
+
+
+def usable(r):
+    "By the words of the tutorial: texts that say something, no placeholder, a picture that opens."
+    text = lambda v: isinstance(v, str) and v.strip() and '<image>' not in v
+    ids = r['id'] is None or isinstance(r['id'], int) or (isinstance(r['id'], str) and r['id'].strip())
+    return bool(ids and text(r['prompt']) and text(r['answer']) and any(c.isalnum() for c in r['answer']) and r['image'] == 'good.png')
+
+
+@tried
+@given(st.lists(st.one_of(row, broken), max_size=5))
+def test_rows(tmp_path, capsys, lines):
+    "The rows that can be used, in order, each as it stood; the rest is named; an id that stands twice stops."
+    Image.new('RGB', (8, 8)).save(tmp_path/'good.png')
+    (tmp_path/'bad.png').write_bytes(b'no picture')
+    write = lambda x: x if isinstance(x, str) else json.dumps(x, ensure_ascii=False)
+    (tmp_path/'rows.jsonl').write_text('\n'.join(map(write, lines)) + '\n', encoding='utf-8')
+    ids = [str(x['id']) for x in lines if isinstance(x, dict) and type(x['id']) in (str, int) and str(x['id']).strip()]
+    want, rejects = [x for x in lines if isinstance(x, dict) and usable(x)], []
+    try: got = read_rows(tmp_path/'rows.jsonl', rejects)
+    except ValueError as e:
+        one_line(e)
+        assert len(set(ids)) < len(ids) or not want, str(e)
+        return
+    assert [(r['prompt'], r['answer']) for r in got] == [(x['prompt'], x['answer']) for x in want]
+    assert len(got) + len(rejects) == sum(bool(write(x).strip()) for x in lines) and all(r['reason'] for r in rejects)
+    assert len({r['id'] for r in got}) == len(got) and all(len(r['sha256']) == 64 for r in got)

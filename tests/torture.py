@@ -1,0 +1,122 @@
+"""An hour of harm: `make torture`, or `python tests/torture.py [N]` for N kills a stage, N damaged folders, 20 N images and rows.
+
+Prints a line for each kind of harm: what was tried, and what did not end as it should. The exit status is the number of those."""
+import contextlib, os, random, shutil, signal, sys, tempfile
+from collections import defaultdict
+from pathlib import Path
+import numpy as np
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+os.environ.update(OMP_NUM_THREADS='1', HF_HUB_OFFLINE='1', TOKENIZERS_PARALLELISM='false')
+from vlm_selfimprove.data.images import check_images, list_images
+from vlm_selfimprove.data.microset import micro_images
+from vlm_selfimprove.data.rows import read_rows
+from vlm_selfimprove.models.micro import micro_path
+from test_faults import SMALL, belongs, events, read, run, said, unusable, unusual
+from test_property import DAMAGE, damage, one_line
+
+
+def command(d):
+    "24 images, 32 rows, six questions."
+    micro_images(d, 24, rows=32)
+    lines = (d/'instructions.jsonl').read_text().splitlines()
+    (d/'questions.jsonl').write_text('\n'.join(lines[:6]) + '\n')
+    return ['stic', '--images', d/'images', '--model', micro_path(), '--instructions', d/'instructions.jsonl',
+            '--evaluation', d/'questions.jsonl', '--set', *SMALL]
+
+
+def same(out, unharmed):
+    "Does a folder hold what the run holds that nothing happened to?"
+    a, b = read(unharmed), read(out)
+    belongs(out)
+    assert a.data == b.data and a.results == b.results and a.losses == b.losses
+    assert all(np.array_equal(v, b.adapter[k]) for k, v in a.adapter.items())
+
+
+def kills(cmd, unharmed, d, n, rng):
+    "n kills in each stage, each followed by one start that has to end the same."
+    where, wrong = defaultdict(list), []
+    for i, e in enumerate(events(unharmed), 1):
+        part, *inside = e.split()[1].split('/')
+        where[part if inside else 'the end'].append(i)
+    for stage, moments in where.items():
+        for k in range(n):
+            out, at = d/f'{stage}-{k}', rng.choice(moments)
+            code = run(cmd, out, at, rng.uniform(0, .05))
+            try:
+                assert code in (-signal.SIGKILL, 0) and run(cmd, out) == 0, said(out)[-500:]
+                same(out, unharmed)
+            except Exception as e: wrong.append(f'{stage}, write {at}: {type(e).__name__}: {e}')
+            shutil.rmtree(out, ignore_errors=True)
+    return f'{n} kills in each of {len(where)} places ({", ".join(where)})', wrong
+
+
+def damaged(cmd, unharmed, d, n, rng):
+    "n folders with one to three spoiled files, each followed by one start that has to end the same."
+    wrong = []
+    files = sorted(p.relative_to(unharmed) for p in unharmed.rglob('*') if p.is_file())
+    for k in range(n):
+        out, told = d/f'damaged-{k}', []
+        shutil.copytree(unharmed, out)
+        for f in rng.sample(files, rng.randint(1, 3)):
+            how = rng.choice(DAMAGE)
+            damage(out/f, how, rng.random())
+            told.append(f'{f} {how}')
+        try:
+            assert run(cmd, out) == 0, said(out)[-500:]
+            same(out, unharmed)
+        except Exception as e: wrong.append(f'{", ".join(told)}: {type(e).__name__}: {e}')
+        shutil.rmtree(out, ignore_errors=True)
+    return f'{n} damaged folders', wrong
+
+
+def spoiled(data, rng):
+    "A file with a few bytes changed, cut, or doubled."
+    data = bytearray(data)
+    for _ in range(rng.randint(0, 8)): data[rng.randrange(len(data))] = rng.randrange(256)
+    return bytes(data[:rng.randrange(len(data))] if rng.random() < .3 else data)
+
+
+def images(d, n, rng):
+    "n spoiled picture files in one folder: each is used or named."
+    d.mkdir()
+    photo = Image.fromarray(np.random.default_rng(0).integers(0, 255, (60, 80, 3), dtype=np.uint8))
+    unusable(d, photo), unusual(d, photo)
+    whole = [p.read_bytes() for p in sorted(d.iterdir()) if p.is_file() and p.stat().st_size > 100]
+    for i in range(n): (d/f'spoiled-{i}.png').write_bytes(spoiled(rng.choice(whole), rng))
+    listed, rejects = list_images(d)
+    good, bad, _ = check_images(listed)
+    files = {p.relative_to(d).as_posix() for p in d.rglob('*') if not p.is_dir()}
+    told = {r['id'] for r in [*rejects, *good, *bad]}
+    return f'{n} spoiled pictures, {len(good)} used, {len(bad)} named', [f'not told of: {f}' for f in files - told][:9]
+
+
+def rows(d, n, rng):
+    "n files of five rows with spoiled bytes: right rows, rows named, or one line of refusal."
+    micro_images(d, 1, rows=5)
+    lines, wrong, used = (d/'instructions.jsonl').read_bytes(), [], 0
+    for i in range(n):
+        (d/'spoiled.jsonl').write_bytes(spoiled(lines, rng))
+        try:
+            with contextlib.redirect_stdout(None): used += len(read_rows(d/'spoiled.jsonl'))
+        except (ValueError, OSError) as e: one_line(e)
+        except Exception as e: wrong.append(f'{type(e).__name__}: {e}')
+    return f'{n} spoiled row files, {used} rows used', wrong
+
+
+def main():
+    n, rng, bad = int(sys.argv[1]) if len(sys.argv) > 1 else 50, random.Random(0), 0
+    with tempfile.TemporaryDirectory() as d:
+        d = Path(d)
+        cmd = command(d/'data')
+        assert run(cmd, d/'unharmed') == 0, said(d/'unharmed')
+        for harm, args in ((rows, (d/'rows', 20 * n)), (images, (d/'pictures', 20 * n)),
+                           (damaged, (cmd, d/'unharmed', d, n)), (kills, (cmd, d/'unharmed', d, n))):
+            tried, wrong = harm(*args, rng)
+            bad += len(wrong)
+            print(f'{tried}: {len(wrong)} not as it should be', *wrong, sep='\n  ', flush=True)
+    return bad
+
+
+if __name__ == '__main__': sys.exit(main())
