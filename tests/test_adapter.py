@@ -1,5 +1,6 @@
 "The adapter is an ordinary PEFT folder: whoever has transformers and peft can use it, without this library."
 import json, sys
+from pathlib import Path
 import pytest
 from conftest import sh
 from vlm_selfimprove.data.microset import micro_images
@@ -68,3 +69,10 @@ def test_adapter_names_its_base(trained, micro):
     cfg = json.loads((trained/'run/adapter/adapter_config.json').read_text())
     assert cfg['peft_type'] == 'LORA' and cfg['base_model_name_or_path'] == micro
     assert {p.name for p in (trained/'run/adapter').iterdir()} <= {'adapter_config.json', 'adapter_model.safetensors', 'README.md'}
+
+
+def test_adapter_has_a_card(trained, micro):
+    "Its README says what it is, what was measured and how it is loaded, by its base's name and without a path of this machine."
+    card = (trained/'run/adapter/README.md').read_text()
+    assert f'On {Path(micro).name}' in card and micro not in card and str(trained) not in card
+    assert all(f'## {head}' in card for head in ('Measured', 'Settings', 'Licence')) and 'PeftModel.from_pretrained' in card

@@ -23,8 +23,9 @@ def _check_items(R): # every row has one result
     for key in {*MEASURES} & {*R['after']}:
         n = len(_asked(R['after'], key))
         want = (n, 3) if key in ('objects', 'facts') else (n,)
-        try: fits = np.asarray(R['after'][key], float).shape == want
-        except (TypeError, ValueError): fits = False
+        try: x = np.asarray(R['after'][key], float)
+        except (TypeError, ValueError, OverflowError): x = np.empty(0)
+        fits = x.shape == want and np.isfinite(x).all()
         if not fits:
             raise ValueError(f"{R['run']}/after.json is damaged "
                              f'({key} does not hold {n} results); {AGAIN}')
