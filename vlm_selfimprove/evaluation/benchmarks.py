@@ -10,7 +10,6 @@ __all__ = ['MEASURES', 'picture', 'ask_all', 'describe_and_respond', 'score_desc
 import numpy as np
 from ..data.images import open_image
 from ..data.prompts import PromptSet, STIC_MICRO
-from ..data.rows import read_rows  # until all its importers name data.rows
 from .metrics import set_scores, vqa_scores
 from .statistics import f1_of_counts, mcnemar, paired_bootstrap
 from ..models.vlm import VLM
