@@ -75,7 +75,8 @@ def _rows(option, path, rejects): # rows of a file; what is left out of them is 
 def _items(evaluation, rejects): # -> scene rows, question rows
     from vlm_selfimprove.evaluation.benchmarks import micro_items
     if not evaluation: return [], []
-    return micro_items() if evaluation == 'micro' else ([], _rows('evaluation', evaluation, rejects))
+    if evaluation == 'micro': return micro_items()
+    return [], _rows('evaluation', evaluation, rejects)
 
 def _inputs(method, instructions, rejects): # -> what `train` takes besides images
     if not instructions: return {}
@@ -115,7 +116,7 @@ def run(
     recipe:str='stic_micro', # a named recipe, or a YAML file whose first key names the method
     images:str='', # folder or .parquet file of unlabelled images
     model:str='', # name or path; default: the recipe's, of a micro recipe the model that ships
-    out:str='', # run folder, where an interrupted run goes on; default runs/METHOD-HASH, of all that is given
+    out:str='', # run folder, where an interrupted run goes on; default runs/METHOD-HASH
     instructions:str='', # .jsonl rows the model was already trained on (id, image, prompt, answer)
     evaluation:str='', # 'micro', or a .jsonl of questions and answers, measured before and after
     limit:int=0, # use only the first images; 0: all
@@ -140,7 +141,7 @@ def stic(
     images:str='', # folder or .parquet file of unlabelled images; required
     model:str='', # name or path; default: the recipe's, of a micro recipe the model that ships
     recipe:str='stic_micro', # a named recipe or a YAML file; stic_llava16_7b has the paper's settings
-    out:str='', # run folder, where an interrupted run goes on; default runs/METHOD-HASH, of all that is given
+    out:str='', # run folder, where an interrupted run goes on; default runs/METHOD-HASH
     instructions:str='', # .jsonl rows of its training (id, image, prompt, answer); else no stage 2
     evaluation:str='', # 'micro', or a .jsonl of questions and answers, measured before and after
     limit:int=0, # use only the first images; 0: all

@@ -7,6 +7,7 @@ __all__ = ['shipped_methods', 'load_method', 'method_of', 'method_name', 'load_r
 
 # %% ../../nbs/runs/70_recipes.ipynb #7e48e401
 import importlib.util, os, pkgutil, sys
+from collections import Counter
 from dataclasses import asdict, fields, replace
 from importlib import import_module
 from pathlib import Path
@@ -67,7 +68,7 @@ def method_name(
     return method_of(r).__name__.split('.')[-1]
 
 # %% ../../nbs/runs/70_recipes.ipynb #d28582a9
-def _value(kind, given): # what was typed or stands in a file -> of the setting's kind, where it can be
+def _value(kind, given): # what a person wrote -> of the setting's kind, where it can be
     if kind is str and given is None: return ''
     if kind is str: return given if isinstance(given, dict | list) else str(given)
     if kind is float and type(given) is int: return float(given)
@@ -81,8 +82,16 @@ def _named(name): # -> the recipe of that name
     raise ValueError(f'recipe {name!r}: neither a file nor one of {[*there]}'
                      + did_you_mean(name, there))
 
+class _Once(yaml.SafeLoader):
+    "YAML in which no key stands twice; the second would quietly take the first one's place."
+    def construct_mapping(self, node, deep=False):
+        keys = Counter(k.value for k, _ in node.value if isinstance(k, yaml.ScalarNode))
+        if twice := [k for k, n in keys.items() if n > 1]:
+            raise yaml.YAMLError(f'{twice[0]!r} stands there twice')
+        return super().construct_mapping(node, deep)
+
 def _from_yaml(path): # -> the defaults of the method that the file names, the file's own settings
-    try: given = yaml.safe_load(path.read_text(encoding='utf-8'))
+    try: given = yaml.load(path.read_text(encoding='utf-8'), _Once)
     except (yaml.YAMLError, UnicodeDecodeError) as e:
         raise ValueError(f'recipe {path}: not YAML: {" ".join(str(e).split())}') from None
     if not isinstance(given, dict) or not given.get('method'):
