@@ -1,5 +1,5 @@
 "A finished run, every file of it spoiled in every simple way: readers give the right result, or one line that names the file."
-import json, shutil
+import json, os, random, shutil
 from functools import cache
 from pathlib import Path
 import pytest
@@ -9,8 +9,8 @@ from vlm_selfimprove.data.microset import micro_images
 from vlm_selfimprove.models.vlm import load_vlm
 from vlm_selfimprove.runs.belongs import ADAPTER, check_adapter_belongs, write_results
 from vlm_selfimprove.runs import report
-from vlm_selfimprove.runs.compare import read_run
-from vlm_selfimprove.runs.export import export_run, read_data, write_adapter
+from vlm_selfimprove.runs.compare import against, read_run, settings_text
+from vlm_selfimprove.runs.export import adapter_card, data_card, export_run, read_data, write_adapter
 from vlm_selfimprove.runs.page import curve_svg
 from vlm_selfimprove.runs.report import load_run, report_html, rewrite_report, write_report
 
@@ -42,6 +42,14 @@ def finished(tmp_path_factory, micro):
 def copy(finished, tmp_path):
     "A copy to spoil, in a folder with another name above it."
     return Path(shutil.copytree(finished, tmp_path/'run'))
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    "The same pictures and curves are drawn once, not hundreds of times."
+    draw = cache(lambda history, *rest: curve_svg(json.loads(history), *rest))
+    monkeypatch.setattr(report, 'thumbnail_html', cache(report.thumbnail_html))
+    monkeypatch.setattr(report, 'curve_svg', lambda history, *rest: draw(json.dumps(history), *rest))
 
 
 def bytes_below(folder): return {f.relative_to(folder).as_posix(): f.read_bytes() for f in folder.rglob('*') if f.is_file()}
@@ -81,12 +89,9 @@ def outcome(read, run, good, *may_lack):
     return 'right' if found == good else found
 
 
-def test_every_single_damage(finished, tmp_path, monkeypatch, capsys):
+def test_every_single_damage(finished, tmp_path, capsys, quick):
     "One file spoiled: reports go on and say so; comparisons and exports give what they gave, or refuse. Nothing else happens."
     run = Path(shutil.copytree(finished, tmp_path/'run'))
-    monkeypatch.setattr(report, 'thumbnail_html', cache(report.thumbnail_html))  # the same eight pictures, hundreds of times
-    monkeypatch.setattr(report, 'curve_svg', lambda history, key, title: draw(json.dumps(history), key, title))
-    draw = cache(lambda history, *rest: curve_svg(json.loads(history), *rest))
     unread = 'journal.jsonl', 'log.jsonl', 'README.md'
     files = [f for f in sorted(run.rglob('*')) if f.is_file() and f.suffix not in ('.html', '.png') and f.name[0] != '.'
              and f.name not in unread]
@@ -116,6 +121,42 @@ def test_every_single_damage(finished, tmp_path, monkeypatch, capsys):
         if read == 'exported' and name in ('results.json', 'pairs/data.parquet', 'infused/data.parquet', 'adapter/adapter_config.json', ADAPTER):
             assert got != 'right' or how == 'deleted', (name, how)
     with capsys.disabled(): print(f'\n  {len(files)} files, {len(seen)} readings, {sum(s[3] != "right" for s in seen)} refused')
+
+
+ODD = [None, True, -1, 1.5, float('nan'), float('inf'), 10**400, '', 'x', '\x1b[31m', '\u2028', '\ud800', 'a\0b', '/' * 5000, [], {}, [[]],
+       [None], [{}], {'a': None}]
+
+
+def put(o, rng):
+    "A JSON value with something odd in one place, near the top more often than below."
+    places, todo = [], [(o, k) for k in o]
+    while todo:
+        x, k = todo.pop()
+        places.append((x, k))
+        if isinstance(x[k], (dict, list)) and x[k]: todo += [(x[k], j) for j in (x[k] if isinstance(x[k], dict) else range(len(x[k])))]
+    x, k = rng.choice(places if rng.random() < .7 else [(o, k) for k in o])
+    x[k] = rng.choice(ODD)
+    return o
+
+
+def test_wrong_shapes(copy, quick):
+    "JSON that is whole and says something odd, in a folder that no hash protects: used where it can be, or refused in one line."
+    told, rng = json.loads((copy/'results.json').read_text()), random.Random(0)
+    for k in ('sha256', 'files'): del told[k]
+    (copy/'results.json').write_text(json.dumps(told))
+    def compare(run):
+        R = read_run(run)
+        return settings_text([R, R]), against(R, R, told['table'][0]['name'])
+    def export(run):
+        R = read_data(run)
+        return data_card(R), adapter_card(R['results'])
+    files = [*copy.glob('*.json'), *copy.glob('*/*.json')]
+    for _ in range(int(os.environ.get('VLMSI_CASES', 60))):
+        f = rng.choice(files)
+        data = f.read_bytes()
+        f.write_text(json.dumps(put(json.loads(data), rng)))
+        for read in (lambda run: reported(run).encode('utf-8', 'replace'), compare, export): outcome(read, copy, '')
+        f.write_bytes(data)
 
 
 def test_changed_settings_are_not_published(copy):

@@ -20,7 +20,7 @@ def _text(x): return isinstance(x, str)
 
 def _number(x): return isinstance(x, (int, float)) and abs(x) < 1e300
 
-def _logged(x): return _number(x) or isinstance(x, float)  # a loss may be what it likes
+def _logged(x): return x is None or isinstance(x, float) or _number(x)  # a loss may be anything
 
 MEASURE = {'name': _text, 'p?': _number} | {
     k: _number for k in ('before', 'after', 'effect', 'lo', 'hi')}
@@ -29,7 +29,7 @@ SHAPES = {  # name of a file -> its pattern: {key: pattern}, 'key?' may be missi
         'table?': [MEASURE], 'recipe?': {}, 'files?': {'*': _text}, 'seconds?': {'*': _number},
         'counts?': {'images?': {'good?': _number, 'rejected?': _number,
                                 'conversions?': {'*': _number}},
-                    'stages?': {'*': {'kept?': _number}}}, 'skipped?': {'*': _text},
+                    'stages?': {'*': {'title?': _text, 'kind?': _text, 'kept?': _number}}}, 'skipped?': {'*': _text},
         'rejects?': [dict(id=_text, reason=_text)], 'answers?': [dict(image=_text)],
         'descriptions?': [dict(image=_text)], 'versions?': {}, 'failures?': {},
         'model?': _text, 'method?': _text, 'command?': _text, 'next?': _text},
@@ -47,12 +47,13 @@ def misfit(
     at:str='it', # where the value stands
 ) -> str: # '' where nothing is wrong
     "The first place where a value is not what readers count on."
+    if callable(shape) and shape(x): return ''
     if x is None: return f'{at} is missing'
-    if callable(shape): return '' if shape(x) else f'{at} is {str(x)[:40]!r}'
+    if callable(shape): return f'{at} is {str(x)[:40]!r}'
     if not isinstance(x, type(shape)):
         return f"{at} is no {'list' if isinstance(shape, list) else 'object'}"
     if isinstance(x, list): parts = [(i, v, shape[0]) for i, v in enumerate(x)]
-    elif '*' in shape: parts = [(k, v, shape['*']) for k, v in x.items() if v is not None]
+    elif '*' in shape: parts = [(k, v, shape['*']) for k, v in x.items()]
     else:
         parts = [(k.rstrip('?'), x.get(k.rstrip('?')), s) for k, s in shape.items()]
         parts = [(k, v, s) for k, v, s in parts if v is not None or k in shape]

@@ -45,6 +45,7 @@ def _stage(R, folder): # what a stage says of itself, with its rows; {} while it
     if said.get('kind') in SECTIONS:
         data = f'{folder.name}/data.parquet'
         rows = _read(R, data, lambda f: stage_rows(f.parent, said))
+    said = {k: v for k, v in said.items() if v is not None}
     return (dict(title=folder.name, kind='', counts={}, rejects=[]) | said
             | dict(stage=folder.name, data=rows or []))
 
