@@ -290,8 +290,8 @@ def _unreadable(
     folder:Path, # of a model
 ) -> list[str]: # names of its files that are damaged or cut short
     "Weights whose header does not fit, and settings that are no JSON."
-    bad = []
-    for f in [*sorted(folder.glob('*.safetensors')), *sorted(folder.glob('*.json'))]:
+    kinds, bad = ('*.safetensors', '*config.json', 'tokenizer.json', '*.index.json'), []
+    for f in (f for k in kinds for f in sorted(folder.glob(k))):
         try:
             if f.suffix == '.json': json.loads(f.read_text(encoding='utf-8'))
             else: safe_open(f, 'pt').__exit__(None, None, None)
@@ -336,8 +336,7 @@ def load_vlm(
     "Load any image-text model with its processor."
     device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
     dtype = dtype or (torch.bfloat16 if str(device).startswith('cuda') else torch.float32)
-    where = _source(name_or_path)
-    if where and (bad := _unreadable(where)):
+    if (there := _source(name_or_path)) and (bad := _unreadable(there)):
         raise ValueError(f'{name_or_path}: {", ".join(bad)} damaged or cut short: '
                          'copy or download it again')
     def load(auto, **kw):
@@ -355,7 +354,7 @@ def load_vlm(
     except Exception as e:
         raise ValueError(f'{name_or_path}: its chat template does not work: {e}') from e
     model = load(AutoModelForImageTextToText, dtype=dtype).to(device).eval()
-    vlm = VLM(model, proc, Path(str(name_or_path)).name, where)
+    vlm = VLM(model, proc, Path(str(name_or_path)).name, _source(name_or_path))
     return vlm if adapter is None else attach(vlm, adapter)
 
 
