@@ -12,7 +12,9 @@ from vlm_selfimprove.runs import report
 from vlm_selfimprove.runs.compare import against, read_run, settings_text
 from vlm_selfimprove.runs.export import adapter_card, data_card, export_run, read_data, write_adapter
 from vlm_selfimprove.runs.page import curve_svg
+from vlm_selfimprove.runs.recipes import load_recipe
 from vlm_selfimprove.runs.report import load_run, report_html, rewrite_report, write_report
+from vlm_selfimprove.runs.run import begin
 
 SMALL = 'gen_batch=8 batch=4 micro_batch=4 lora_r=4 lora_alpha=8 batch2=4 save_steps=2'.split()
 SECRET = b'taken at home'
@@ -175,6 +177,15 @@ def test_changed_settings_are_not_published(copy):
     assert (copy/'report.html').read_bytes() == page and not (copy/'export-hub').exists()
     (copy/ADAPTER).write_bytes(weights)
     for read in readers: read(copy)
+
+
+def test_settings_changed_then_killed(copy):
+    "From the moment other settings begin, nothing that the old ones made is shown or published under them."
+    begin(copy, 'another key', load_recipe(copy/'recipe.yaml', dict(max_new_tokens=40)))  # and here the power fails
+    page = write_report(copy).read_text()
+    assert 'has no results' in page and 'question accuracy' not in page and 'class="card"' not in page
+    with pytest.raises(ValueError, match='nothing to export: .*pairs has not finished'): export_run(copy, 'hub')
+    assert not (copy/'adapter').exists()
 
 
 def test_an_older_edition(copy):

@@ -20,7 +20,7 @@ from PIL import Image
 from tqdm import tqdm
 from ..data.settings import printable
 from .belongs import (
-    ADAPTER, check_belongs, read_file, resolve, stage_rows, writing)
+    ADAPTER, AGAIN, check_belongs, read_file, resolve, stage_rows, writing)
 from .report import (
     in_points, load_run, method_title, model_name, outcome_text, skipped, without_folders)
 from ..data.images import ImageRejected, decode, read_bytes
@@ -42,15 +42,14 @@ def read_data(
     R = load_run(run)
     needed = 'recipe.yaml', 'manifest.json', 'data.parquet'
     lost = {f for f in R['gone'] if f.split('/')[-1] in needed}
-    if bad := sorted(R['damaged'] | lost):
-        raise ValueError(f"{run}: {'; '.join(R['gone'][f] for f in bad)}")
+    why = lambda files: '; '.join(R['gone'][f].removesuffix(f'; {AGAIN}') for f in files)
+    if bad := sorted(R['damaged'] | lost): raise ValueError(f'{run}: {why(bad)}; {AGAIN}')
     here = lambda path: resolve(run, path)
     rows = {k: [x | dict(image=here(x['image'])) for x in _rows_of(R, kind)]
             for k, kind in TRAINED.items()}
     if not any(rows.values()):
-        why = '; '.join(R['gone'].values()) or 'none of its stages made pairs or rows to train on'
-        raise ValueError(f'{run}: nothing to export: {why}; '
-                         'start the run again, it goes on where it was')
+        none = why(R['gone']) or 'none of its stages made pairs or rows to train on'
+        raise ValueError(f'{run}: nothing to export: {none}; {AGAIN}')
     given = yaml.safe_load(R['recipe'] or '{}')
     given |= dict(model=model_name(here(str(given.get('model') or ''))),
                   method=Path(str(given.get('method') or 'run')).stem)
