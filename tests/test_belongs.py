@@ -1,9 +1,10 @@
 "A finished run, every file of it spoiled in every simple way: readers give the right result, or one line that names the file."
-import json, os, random, shutil
+import io, json, os, random, shutil
 from functools import cache
 from pathlib import Path
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from vlm_selfimprove.app.cli import main
 from vlm_selfimprove.data.microset import micro_images
 from vlm_selfimprove.models.vlm import load_vlm
@@ -30,7 +31,9 @@ def finished(tmp_path_factory, micro):
         for f in Path('data/images').iterdir():  # photographs carry more than pixels
             exif = Image.Exif()
             exif[0x010e] = SECRET.decode()
-            Image.open(f).save(f, exif=exif)
+            note = PngInfo()
+            note.add_text('Comment', SECRET.decode())
+            Image.open(f).save(f, exif=exif, pnginfo=note, icc_profile=SECRET)
         lines = Path('data/instructions.jsonl').read_text().splitlines()
         Path('data/questions.jsonl').write_text('\n'.join(lines[:6]) + '\n')
         assert main(['stic', '--images', 'data/images', '--model', micro, '--out', 'run', '--evaluation', 'data/questions.jsonl',
@@ -217,6 +220,7 @@ def test_nothing_but_pixels(finished, tmp_path):
     for to in ('trl', 'llamafactory', 'swift', 'hub'):
         for name, data in bytes_below(export_run(finished, to, tmp_path/to)).items():
             assert SECRET not in data, f'{to}/{name}'
+            if name.endswith('.png'): assert not Image.open(io.BytesIO(data)).info, f'{to}/{name}'
             if not name.endswith('.arrow'): assert str(finished.parent).encode() not in data, f'{to}/{name}'
 
 
