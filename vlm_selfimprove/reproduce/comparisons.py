@@ -279,9 +279,8 @@ def read_descriptions(
     "Questions answered with a description at hand."
     asks = [prompts.infuse(d, r['prompt']) if d else r['prompt']
             for r, d in zip(rows, descriptions)]
-    asked = {r['id']: text for r, text in zip(rows, asks)}
-    return score_answers(
-        ask_all(vlm, rows, lambda r: asked[r['id']]), rows)['correct'].astype(int).tolist()
+    said = ask_all(vlm, rows, asks)
+    return score_answers(said, rows)['correct'].astype(int).tolist()
 
 def headroom(
     setup:Setup, # of the reproduction; its main job is finished

@@ -7,11 +7,11 @@ __all__ = ['RETIRED', 'UNMEASURED', 'check_source', 'refuse_inside', 'measure_it
            'count_stages', 'all_rejects', 'run_key', 'begin', 'improve']
 
 # %% ../../nbs/runs/73_run.ipynb #ab47626e
-import hashlib, json, os, re, shlex, shutil
+import json, os, re, shlex, shutil
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
-from ..data.images import check_images, list_images
+from ..data.images import MAX_SIDE, check_images, list_images
 from ..data.journal import (
     cached_json, locked, read_stages, run_stage, sha256_of)
 from ..data.log import Log
@@ -21,6 +21,8 @@ from ..data.records import write_atomic
 from ..evaluation.benchmarks import (
     ask_items, compare, measurement_rows, picture, score_measurement, table)
 from ..models.vlm import VLM, adapted, load_vlm, weights_key
+from .belongs import write_results
+from .export import adapter_card
 from .recipes import method_name, save_recipe
 from .report import write_report
 from ..world.language import truth
@@ -47,7 +49,7 @@ def check_source(
     records, rejects = list_images(images)
     todo = [r | dict(stat=_size_and_time(r['path'])) for r in records[:limit or None]]
     check = lambda batch: [_checked(b) for b in batch]
-    rows = run_stage(run, 'images', todo, check, {}, 64, title='Images', kind='image',
+    rows = run_stage(run, 'images', todo, check, dict(max_side=MAX_SIDE), 64, title='Images', kind='image',
                      where=dict(path='path'))
     rejects += json.loads((Path(run)/'images/manifest.json').read_text())['rejects']
     if not rows: raise ValueError(
@@ -71,6 +73,8 @@ def refuse_inside(
 
 # %% ../../nbs/runs/73_run.ipynb #1c35dab0
 def _placeless(row): # of `measurement_rows` -> the same; where its picture lies is apart from what it is
+    # without a hash of its content a picture is known by its place
+    if 'sha256' not in row['asked']: return row | dict(image=None)
     asked = {k: v for k, v in row['asked'].items() if k != 'image'}
     return row | dict(asked=asked, image=row['asked'].get('image'))
 
@@ -202,10 +206,9 @@ def _look(images, run, limit, log): # -> good records, rejects, counts; all empt
     return good, bad, dict(images=counts)
 
 def _results(recipe, run, log, key, rejects, counts, skipped, before, after): # what is in results.json
-    weights = (run/'adapter/adapter_model.safetensors').read_bytes()
     return dict(
         name=run.name, method=method_name(recipe), model=recipe.model, recipe=asdict(recipe),
-        run_key=key, adapter_sha256=hashlib.sha256(weights).hexdigest(),
+        run_key=key,
         seed=recipe.seed,
         **provenance(),
         seconds=log.seconds,
@@ -232,7 +235,8 @@ def _go(train, recipe, run, images, measure, limit, before, rejects, inputs): # 
         now = look(tuned, run/'after.json')
     left_out = [*rejects, *all_rejects(run, bad)]
     results = _results(recipe, run, log, key, left_out, counts, skipped, was, now)
-    write_atomic(run/'results.json', json.dumps(results, indent=1).encode())
+    write_atomic(run/'adapter/README.md', adapter_card(results).encode())
+    write_results(run, results)
     page = write_report(run)
     if results['table']: log(table(results['table']))
     log(f'made: {run}/adapter (PEFT, loads anywhere), {page}\nnext: {results["next"]}')
