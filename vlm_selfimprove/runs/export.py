@@ -73,7 +73,6 @@ def clean(
     if now != sha.get(rec['path'], now):
         raise ValueError(f'{row} has changed since the run; '
                          'put the old picture back, or start the run again')
-    img.info = {}  # whatever stands here is written into the file: profiles, comments
     return img
 
 # %% ../../nbs/runs/75_export.ipynb #aaf2e64b
