@@ -300,7 +300,7 @@ def locked(
     folder: str | Path,  # of a run; it is made if it is not there
 ):  # the folder, for this process alone while the `with` lasts
     "Keep others out of a folder."
-    d = Path(folder)
+    d, new = Path(folder), not Path(folder).exists()
     d.mkdir(parents=True, exist_ok=True)
     lock, note = FileLock(d/'.lock', timeout=0), d/'.lock.json'
     try: lock.acquire()
@@ -319,3 +319,4 @@ def locked(
     finally:
         note.unlink(missing_ok=True)
         lock.release()
+        if new and os.listdir(d) in ([], ['.lock']): shutil.rmtree(d)  # nothing came of it

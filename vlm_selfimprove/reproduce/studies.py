@@ -194,7 +194,8 @@ def stage2_rows(
 ) -> dict: # arm -> training
     "Stage 2 with descriptions before all questions, before half, before none; the rest is the main job's."
     rows = read_parquet(from_main_run(b.main, 'infused/data.parquet'))
-    asked = read_rows(b.data/'instructions.jsonl')
+    by_id = {r['id']: r for r in read_rows(b.data/'instructions.jsonl')}
+    asked = [by_id[r['id']] for r in rows]
     bare = lambda name, share: train_arm_stage2(b, name, drop_descriptions(rows, asked, share))
     return {'all infused': lambda: b.main/'adapter',
             'half bare': bare('half-bare', .5),
