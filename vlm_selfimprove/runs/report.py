@@ -14,6 +14,7 @@ import re
 from collections import Counter
 from itertools import zip_longest
 from pathlib import Path
+from fastcore.script import Param
 from ..data.records import thumbnail_html, write_atomic
 from ..data.settings import printable
 from .belongs import (
@@ -454,7 +455,7 @@ def write_report(
     with writing(run, 'the report'): return write_atomic(R['run']/'report.html', page)
 
 def rewrite_report(
-    run:str='runs/demo', # run folder
+    run:Param('run folder', str), # run folder
 ) -> None: # the path is printed
     "Write a run's report again."
     check_belongs(run)
