@@ -341,7 +341,8 @@ def load_vlm(
                          'copy or download it again')
     def load(auto, **kw):
         try: return auto.from_pretrained(name_or_path, trust_remote_code=trust_remote_code, **kw)
-        except Exception as e: raise ValueError(f'{name_or_path}: {_why_not(name_or_path, e)}') from e
+        except Exception as e:
+            raise ValueError(f'{name_or_path}: {_why_not(name_or_path, e)}') from e
     proc = load(AutoProcessor)
     if not hasattr(proc, 'image_processor'):
         raise ValueError(f'{name_or_path}: a model without images; name an image-text model')
@@ -468,14 +469,14 @@ def _in_memory(
 ) -> str: # JSON
     "What decides how a prompt is made, and how an answer is drawn."
     proc, tok = vlm.processor, vlm.processor.tokenizer
-    if fast := getattr(tok, 'backend_tokenizer', None): # what the last batch set there is no setting
+    if fast := getattr(tok, 'backend_tokenizer', None): # what the last batch set is no setting
         fast.no_padding()
         fast.no_truncation()
     words = fast.to_str() if fast else sorted(tok.get_vocab().items())
     gen = vlm.model.generation_config.to_dict()
     gen.pop('transformers_version', None)
-    return json.dumps([proc.chat_template, tok.chat_template, proc.to_dict(), tok.special_tokens_map,
-                       words, gen], sort_keys=True, default=lambda o: type(o).__name__)
+    parts = [proc.chat_template, tok.chat_template, proc.to_dict(), tok.special_tokens_map, words, gen]
+    return json.dumps(parts, sort_keys=True, default=lambda o: type(o).__name__)
 
 def weights_key(
     vlm:VLM, # bare or with an adapter

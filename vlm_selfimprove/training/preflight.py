@@ -43,7 +43,7 @@ def _check_scores(
 # %% ../../nbs/training/44_preflight.ipynb #81f4b0d3
 @contextmanager
 def _no_old_garbage():
-    "Accelerate collects garbage twice a training; looking at all that was imported is most of the time."
+    "Accelerate collects garbage in each training; most of that time is for all that was imported."
     gc.freeze()
     try: yield
     finally: gc.unfreeze()
@@ -55,7 +55,8 @@ def preflight(
 ) -> float: # seconds it took
     "Do once, in small, all that a run will ask of a model; refuse one that cannot."
     start, adapter = time.time(), None
-    asked = [dict(id='preflight', prompt='What is this?', images=[Image.new('RGB', (64, 48), 'red')])]
+    picture = Image.new('RGB', (64, 48), 'red')
+    asked = [dict(id='preflight', prompt='What is this?', images=[picture])]
     small = dict(lr=1e-3, lora_r=1, lora_alpha=1, batch_size=1, max_steps=1)
     with tempfile.TemporaryDirectory() as d, _no_old_garbage():
         with _trying(vlm, 'answer a question about an image'):

@@ -183,30 +183,36 @@ class Watch(TrainerCallback):
 
     def on_pre_optimizer_step(self, args, state, control, model=None, **kw):
         trained = {n: p for n, p in model.named_parameters() if p.grad is not None}
-        self.look(state.global_step + 1, 'gradients', model, [p.grad for p in trained.values()])
-        saved = any(self.out.glob('checkpoint-*'))
-        self.before = {} if saved else {n: p.detach().clone() for n, p in trained.items()}
+        copies = lambda: {n: p.detach().clone() for n, p in trained.items()}
+        step, grads = state.global_step + 1, [p.grad for p in trained.values()]
+        if not self.finite(grads): self.stop(step, 'gradients', model, copies())
+        # with a checkpoint on the disk, the memory for a copy can be saved
+        self.before = {} if any(self.out.glob('checkpoint-*')) else copies()
 
     def on_step_end(self, args, state, control, model=None, **kw):
         weights = [p.detach() for p in model.parameters() if p.requires_grad]
-        self.look(state.global_step, 'weights', model, weights)
+        if not self.finite(weights): self.stop(state.global_step, 'weights', model, self.before)
 
     def on_log(self, args, state, control, model=None, logs=None, **kw):
         said = torch.tensor([logs[k] for k in ('loss', 'grad_norm') if k in logs])
-        self.look(state.global_step, 'loss', model, [said])
+        if not self.finite([said]): self.stop(state.global_step, 'loss', model, self.before)
 
     def on_save(self, args, state, control, **kw):
         write_atomic(self.out/f'checkpoint-{state.global_step}'/'key', self.key.encode())
 
-    def look(self, step, what, model, xs):
-        if not xs or torch.stack([x.isfinite().all() for x in xs]).all(): return
-        if not (good := last_checkpoint(self.out, self.key)):
+    def finite(self, xs): return not xs or torch.stack([x.isfinite().all() for x in xs]).all()
+
+    def stop(self, step, what, model, before):
+        good = last_checkpoint(self.out, self.key)
+        if not good and before:
             good = self.out/'last_good'
             for n, p in model.named_parameters():
-                if n in self.before: p.data.copy_(self.before[n])
+                if n in before: p.data.copy_(before[n])
             model.save_pretrained(good, selected_adapters=['default'])
         raise ValueError(f'{self.out}: step {step}: {what} not finite, training stopped; the last '
-                         f'good state is {good}. Check learning rate, alpha and beta, or lower them')
+                         f'good state is {good or "the start"}. Check learning rate, alpha and '
+                         'beta, or lower them')
+
 
 # %% ../../nbs/training/43_train.ipynb #13b11040
 def _hashes(
