@@ -7,7 +7,7 @@ __all__ = ['MEASURE', 'SHAPES', 'AGAIN', 'ADAPTER', 'RESTS_ON', 'misfit', 'read_
            'check_belongs', 'check_adapter_belongs', 'resolve', 'writing']
 
 # %% ../../nbs/runs/76_belongs.ipynb #76b00004
-import hashlib, io, json, re
+import hashlib, io, json, os, re
 from contextlib import contextmanager
 from pathlib import Path
 import yaml
@@ -188,7 +188,7 @@ def resolve(
     "Where a picture of a run lies, whatever folder we are in."
     if not path or path.startswith('dataset:'): return path
     there = str(Path((_told(run, 'run.json') or {}).get('cwd', ''), path))
-    return there if Path(re.sub(r'(?<=\.parquet)#\d+$', '', there)).exists() else path
+    return there if os.path.exists(re.sub(r'(?<=\.parquet)#\d+$', '', there)) else path
 
 # %% ../../nbs/runs/76_belongs.ipynb #76b00029
 @contextmanager

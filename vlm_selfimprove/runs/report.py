@@ -10,7 +10,7 @@ __all__ = ['FILES', 'SECTIONS', 'OLDER', 'PANELS', 'NONE', 'HEAD', 'load_run', '
            'write_report', 'rewrite_report']
 
 # %% ../../nbs/runs/72_report.ipynb #dcf90c25
-import re
+import os, re
 from collections import Counter
 from itertools import zip_longest
 from pathlib import Path
@@ -105,7 +105,7 @@ def model_name(
     model: str,  # hub name or path
 ) -> str:  # hub name as it is, of a path the last part
     "A model's name without folders of this machine."
-    hub = re.fullmatch(r'[\w.-]+/[\w.-]+', model) and not Path(model).exists()
+    hub = re.fullmatch(r'[\w.-]+/[\w.-]+', model) and not os.path.exists(model)
     return model if hub else Path(model).name
 
 def method_title(
