@@ -178,9 +178,11 @@ def evaluate(
     from vlm_selfimprove.evaluation.benchmarks import MEASURES, measure
     from vlm_selfimprove.methods.stic import PROMPTS
     from vlm_selfimprove.models.vlm import load_vlm
+    from vlm_selfimprove.runs.belongs import check_adapter_belongs
     check_paths(model=_path(model), adapter=adapter, evaluation=evaluation)
     _check_word('--prompts', prompts, PROMPTS)
     if not evaluation: raise ValueError('nothing to measure: name questions with --evaluation')
+    if adapter: check_adapter_belongs(adapter)
     items = _items(evaluation, [])
     vlm = load_vlm(_path(model), adapter or None)
     m = measure(vlm, *items, PROMPTS[prompts])
@@ -292,7 +294,8 @@ def _args(name, words): # the words after a command -> its arguments
     args, unknown = parser.parse_known_args(words)
     args = {k: v for k, v in vars(args).items() if k in inspect.signature(f).parameters}
     if unknown:
-        near = did_you_mean(unknown[0], [f'--{k}' for k in [*args, 'debug']])
+        options = [o for a in parser._actions for o in a.option_strings]
+        near = did_you_mean(unknown[0], options)
         parser.error(f'unknown: {printable(unknown[0])}{near}')
     given = Counter(w.split('=')[0] for w in words if w.startswith('--'))
     if twice := [w for w, n in given.items() if n > 1 and w != '--set']:

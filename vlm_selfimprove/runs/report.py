@@ -200,7 +200,7 @@ def table_html(
     table = in_points(R['results']['table'])
     ends = [r[k] for r in table for k in ('lo', 'hi', 'effect') if r.get(k) is not None] + [0, 1]
     a, b = min(ends), max(ends)
-    heads = ('<th class="n">before, %</th><th class="n">after, %</th>'
+    heads = ('<th class="n">before<br>%</th><th class="n">after<br>%</th>'
              '<th class="n">change, points</th>')
     return (f'<table class="ba"><tr><th>measure</th>{heads}'
             f'<th class="plot">{forest_svg(None, a, b)}</th></tr>'

@@ -190,12 +190,13 @@ def begin(
     try: old = json.loads((run/'run.json').read_text())['key']
     except (OSError, ValueError, KeyError, TypeError): old = 'unknown'
     aside, there = f'old-{old[:8]}', [f for f in RETIRED if (run/f).exists()]
+    if old != key:
+        for f in run.glob('*/manifest.json'):  # a stage is finished again once it has been looked at again
+            if f.parent.name != 'images' and (f.parent/'journal.jsonl').exists(): f.unlink()
     if retired := old != key and bool(there):
         shutil.rmtree(run/aside, ignore_errors=True)
         (run/aside).mkdir()
         for f in there: os.replace(run/f, run/aside/f)
-        for f in run.glob('*/manifest.json'):  # a stage is finished again once it has been looked at again
-            if f.parent.name != 'images' and (f.parent/'journal.jsonl').exists(): f.unlink()
     save_recipe(recipe, run/'recipe.yaml')
     about = dict(key=key, method=method_name(recipe), recipe=asdict(recipe), cwd=str(Path.cwd()))
     write_atomic(run/'run.json', json.dumps(about, indent=1, default=str).encode())
@@ -211,7 +212,7 @@ def _look(images, run, limit, log): # -> good records, rejects, counts; all empt
 
 def _results(recipe, run, log, key, rejects, counts, skipped, before, after): # what is in results.json
     return dict(
-        name=run.name, method=method_name(recipe), model=recipe.model, recipe=asdict(recipe),
+        name=run.resolve().name, method=method_name(recipe), model=recipe.model, recipe=asdict(recipe),
         run_key=key,
         seed=recipe.seed,
         **provenance(),
