@@ -120,11 +120,11 @@ def warmup(
     rows:int, # of the data set
     s:dict, # the settings of the training functions
 ) -> float: # share of all steps
-    "The share of steps in which the rate rises; none where it is shorter than a step."
+    "The share of steps in which the rate rises; none for a single step."
     batches = math.ceil(rows / s['batch_size'])
     steps = math.ceil(s['epochs'] * math.ceil(batches / s['grad_accum']))
     if s['max_steps'] > 0: steps = s['max_steps']
-    return 0. if steps == 1 or s['warmup_ratio'] * steps < 1 else s['warmup_ratio']
+    return 0. if steps == 1 else s['warmup_ratio']
 
 # %% ../../nbs/training/43_train.ipynb #5c93c1d6
 def common_args(
