@@ -1,4 +1,5 @@
-"""An hour of harm: `make torture`, or `python tests/torture.py [N]` for N kills a stage, N damaged folders, 20 N images and rows.
+"""An hour of harm: `make torture`, or `python tests/torture.py [N [KIND ...]]` for N kills a stage, N damaged folders, 20 N images and
+rows; kinds are rows, images, damaged, kills.
 
 Prints a line for each kind of harm: what was tried, and what did not end as it should. The exit status is the number of those."""
 import contextlib, os, random, shutil, signal, sys, tempfile
@@ -35,21 +36,26 @@ def same(out, unharmed):
 
 
 def kills(cmd, unharmed, d, n, rng):
-    "n kills in each stage, each followed by one start that has to end the same."
-    where, wrong = defaultdict(list), []
+    "n kills in each stage, each followed by one start that has to end the same. A stage is begun once, and copied."
+    where, wrong, struck = defaultdict(list), [], 0
     for i, e in enumerate(events(unharmed), 1):
         part, *inside = e.split()[1].split('/')
         where[part if inside else 'the end'].append(i)
     for stage, moments in where.items():
+        begun = d/f'{stage}-begun'
+        run(cmd, begun, moments[0])
         for k in range(n):
-            out, at = d/f'{stage}-{k}', rng.choice(moments)
+            out, at = d/f'{stage}-{k}', rng.choice(moments) - moments[0] + 1
+            shutil.copytree(begun, out)
             code = run(cmd, out, at, rng.uniform(0, .05))
+            struck += code == -signal.SIGKILL
             try:
                 assert code in (-signal.SIGKILL, 0) and run(cmd, out) == 0, said(out)[-500:]
                 same(out, unharmed)
             except Exception as e: wrong.append(f'{stage}, write {at}: {type(e).__name__}: {e}')
-            shutil.rmtree(out, ignore_errors=True)
-    return f'{n} kills in each of {len(where)} places ({", ".join(where)})', wrong
+            for f in d.glob(f'{stage}-{k}*'): shutil.rmtree(f) if f.is_dir() else f.unlink()
+        print(f'  {stage}: {n} kills, {len(wrong)} wrong so far', flush=True)
+    return f'{n} kills in each of {len(where)} places ({", ".join(where)}), {struck} of them before the run had ended', wrong
 
 
 def damaged(cmd, unharmed, d, n, rng):
@@ -87,7 +93,8 @@ def images(d, n, rng):
     for i in range(n): (d/f'spoiled-{i}.png').write_bytes(spoiled(rng.choice(whole), rng))
     listed, rejects = list_images(d)
     good, bad, _ = check_images(listed)
-    files = {p.relative_to(d).as_posix() for p in d.rglob('*') if not p.is_dir()}
+    name = lambda p: os.fsencode(p.relative_to(d)).decode('utf-8', 'backslashreplace')
+    files = {name(p) for p in d.rglob('*') if not p.is_dir()}
     told = {r['id'] for r in [*rejects, *good, *bad]}
     return f'{n} spoiled pictures, {len(good)} used, {len(bad)} named', [f'not told of: {f}' for f in files - told][:9]
 
@@ -113,6 +120,7 @@ def main():
         assert run(cmd, d/'unharmed') == 0, said(d/'unharmed')
         for harm, args in ((rows, (d/'rows', 20 * n)), (images, (d/'pictures', 20 * n)),
                            (damaged, (cmd, d/'unharmed', d, n)), (kills, (cmd, d/'unharmed', d, n))):
+            if sys.argv[2:] and harm.__name__ not in sys.argv[2:]: continue
             tried, wrong = harm(*args, rng)
             bad += len(wrong)
             print(f'{tried}: {len(wrong)} not as it should be', *wrong, sep='\n  ', flush=True)
