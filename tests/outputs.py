@@ -117,10 +117,11 @@ def main():
         except Exception as e: return p, [('', '', f'stopped: {type(e).__name__}: {str(e)[-600:]}')]
     with ThreadPoolExecutor(2) as pool:
         for p, found in pool.map(one, paths):
-            bad += bool(found)
+            # with --write a difference is mended, a notebook that stopped is not
+            bad += any(i == '' for i, *_ in found) if a.write else bool(found)
             print(p.relative_to(ROOT), 'as stored' if not found else f'{len(found)} cells differ', flush=True)
             for i, old, new in found: print(f'   {i}\n      stored {first_difference(old, new)[0]!r}\n      now    {first_difference(old, new)[1]!r}')
-    return bool(bad) and not a.write
+    return bool(bad)
 
 
 if __name__ == '__main__': sys.exit(main())

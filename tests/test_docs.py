@@ -93,6 +93,13 @@ def test_formulas_are_mathml_that_browsers_draw(notebooks):
     assert not found, found
 
 
+def test_no_word_is_taken_for_a_tag(notebooks):
+    "Browsers read a bare <image> as an empty picture, and the word is gone: write it in back-ticks."
+    found = [f'{n.name}#{c.id}' for n in notebooks for c in n.cells
+             if c.cell_type == 'markdown' and '<image>' in re.sub(r'`[^`]*`', '', c.source)]
+    assert not found, found
+
+
 def entries(contents):
     "The pages a sidebar lists, in order."
     for o in contents:

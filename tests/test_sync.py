@@ -2,7 +2,7 @@
 import sys
 from collections import Counter
 from conftest import ROOT, sh, tracked
-from readme import readme
+from readme import PICTURE, picture, readme
 
 
 def test_clean_and_export_change_nothing(clone):
@@ -43,3 +43,7 @@ def test_numbers(notebooks):
 
 def test_readme_is_the_index():
     assert (ROOT/'README.md').read_text(encoding='utf-8') == readme(), 'run make readme, then commit'
+
+
+def test_picture_is_the_one_the_index_drew():
+    assert PICTURE.read_bytes() == picture(), 'run make readme, then commit'
