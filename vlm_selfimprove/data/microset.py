@@ -8,28 +8,18 @@ __all__ = ['micro_images']
 # %% ../../nbs/data/34_microset.ipynb #b1c0de04
 import json
 from pathlib import Path
-from .prompts import STIC_MICRO
+from .mixture import random_part
 from .records import write_atomic
-from ..world.language import truth
 from ..world.render import render
 from ..world.scenes import mk_scene
-from ..world.tasks import image_of, scene_rows, vqa_rows
-
-# %% ../../nbs/data/34_microset.ipynb #1f0ff3bf
-def _careful_rows(n):
-    "n rows that ask for a careful description of the first scenes; the answer is the truth."
-    return [dict(id=f"careful-{r['seed']}", prompt=STIC_MICRO.good,
-                 answer=truth(mk_scene(r['seed'])), choices=[], task='description',
-                 **{k: r[k] for k in ('seed', 'kind', 'style')})
-            for r in scene_rows(n, 0)]
 
 # %% ../../nbs/data/34_microset.ipynb #b1c0de06
-def _save_instruction(row, out):
-    "Save a row's image below the folder; the row as a line of JSON, which names the image."
-    image = f"seen/{row['id']}.png"
-    image_of(row).save(out/image)
-    said = {k: row[k] for k in ('prompt', 'answer', 'choices', 'task')}
-    return json.dumps(dict(id=row['id'], image=image) | said)
+def _save_instruction(r, out):
+    "Save the image of an example below the folder; its first turn as a line of JSON, which names the image."
+    image = f"seen/{r['id']}.png"
+    render(mk_scene(r['seed'], r['kind'])).save(out/image)
+    prompt, answer = r['turns'][0]
+    return json.dumps(dict(id=r['id'], image=image, prompt=prompt, answer=answer, task=r['role']))
 
 def _only(folder, names):
     "Make the folder; refuse one that holds other files, which would become part of the set."
@@ -43,13 +33,14 @@ def micro_images(
     out: str,  # folder to write
     n: int = 384,  # unlabelled images
     start: int = 500_000,  # first scene seed; the base saw seeds below 14,000
-    rows: int = 768,  # instruction rows the base was trained on
+    rows: int = 768,  # instruction rows: a random part of what the base was trained on
     style: str = '',  # of all scenes, one of `STYLES`; default: each its own
-    described: int = 0,  # more rows, which ask for a careful description
+    described: int = 0,  # more rows, all of which ask for a careful description
 ) -> None:  # writes out/images, out/seen and out/instructions.jsonl
     "Write images of the micro world, and instruction rows with theirs."
     out, seeds = Path(out), range(start, start + n)
-    asked = vqa_rows(rows, 0) + _careful_rows(described)
+    asked = random_part(rows) + random_part(described, ('detail',), seed=1)
+    asked = [*{r['id']: r for r in asked}.values()]  # a request may be among both
     _only(out/'images', {f'{i}.png' for i in seeds})
     _only(out/'seen', {f"{r['id']}.png" for r in asked})
     for i in seeds: render(mk_scene(i, style=style or None)).save(out/f'images/{i}.png')

@@ -9,30 +9,33 @@ __all__ = ['TEMPLATE', 'SPECIAL', 'SHIPPED', 'tokenizer_text', 'mk_tokenizer', '
 # %% ../../nbs/models/21_micro.ipynb #7ac75a52
 from importlib.resources import files
 from pathlib import Path
-import torch
+import numpy as np, torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     CLIPImageProcessorPil, CLIPVisionConfig, LlamaConfig, LlavaConfig,
     LlavaForConditionalGeneration, LlavaProcessor, PreTrainedTokenizerFast)
-from ..data.prompts import STIC_MICRO
 from .vlm import VLM
-from ..world.language import grounded_prompt, truth
+from ..world.language import references
 from ..world.scenes import mk_scene
-from ..world.tasks import TASKS, mk_row
+from ..world.tasks import TASKS, decision_json, mk_row
+from ..world.wordings import (
+    AT_HAND, BOXES_AT_HAND, REQUESTS, SITUATIONS, WORDINGS, box_words, wording)
 
 # %% ../../nbs/models/21_micro.ipynb #9e3f71aa
 def tokenizer_text(
     n: int = 300,  # scenes of each kind, from seed 0 on
 ) -> list[str]:  # texts, each with a space before it
-    "Text of the world, for the tokenizer."
+    "Text of the world, for the tokenizer; no prompt of a method is in it."
+    rng = np.random.default_rng(0)
     scenes = [mk_scene(i, k) for i in range(n) for k in ('objects', 'situation', 'digits', 'chart')]
     rows = [r for i in range(n) for t in TASKS if (r := mk_row(i, t))]
-    prompts = (*STIC_MICRO.normal, STIC_MICRO.good, *STIC_MICRO.bad)
-    texts = [truth(s) for s in scenes] + [f"{r['prompt']} {r['answer']}" for r in rows]
-    texts += [p for p in prompts for _ in range(20)]
-    texts += [grounded_prompt(s.objects, 'describe the image.') for s in scenes[::4]]
-    texts += [STIC_MICRO.infuse(truth(s), 'what is at?') for s in scenes[::8]]
-    return [f' {t}' for t in texts]
+    texts = [t for s in scenes for t in references(s)]
+    texts += [f"{r['prompt']} {r['answer']}" for r in rows]
+    texts += [wording(role, rng, box='', noun='') for role in WORDINGS for _ in range(n)]
+    texts += [f'{o.noun} {box_words(o)}' for s in scenes[::8] for o in s.objects]
+    texts += [decision_json(mk_scene(i, 'situation'), rng) for i in range(n)]
+    layouts = (*AT_HAND, *BOXES_AT_HAND, *SITUATIONS, *REQUESTS)
+    return [f' {t}' for t in texts + [x.format(text='', ask='') for x in layouts for _ in range(9)]]
 
 # %% ../../nbs/models/21_micro.ipynb #cadedfeb
 TEMPLATE = (
@@ -46,7 +49,7 @@ TEMPLATE = (
 SPECIAL = ['<pad>', '<s>', '</s>', '<image>', '<|user|>', '<|assistant|>', '<|system|>']
 
 def mk_tokenizer(
-    vocab_size: int = 768,  # tokens, special ones and 256 bytes among them
+    vocab_size: int = 1_152,  # tokens, special ones and 256 bytes among them
 ) -> PreTrainedTokenizerFast:  # byte-level BPE with a chat template, padding left
     "Train the tokenizer: deterministic, takes arbitrary text."
     t = Tokenizer(models.BPE())
@@ -58,7 +61,7 @@ def mk_tokenizer(
     return PreTrainedTokenizerFast(
         tokenizer_object=t, pad_token='<pad>', bos_token='<s>', eos_token='</s>',
         chat_template=TEMPLATE, additional_special_tokens=SPECIAL[3:],
-        padding_side='left', model_max_length=512)
+        padding_side='left', model_max_length=1024)
 
 # %% ../../nbs/models/21_micro.ipynb #6cb172e2
 def mk_config(
@@ -73,7 +76,7 @@ def mk_config(
         num_attention_heads=4, image_size=72, patch_size=12, projection_dim=tower)
     text = LlamaConfig(
         hidden_size=width, intermediate_size=width * 8 // 3, num_hidden_layers=depth,
-        num_attention_heads=6, num_key_value_heads=6, max_position_embeddings=512,
+        num_attention_heads=6, num_key_value_heads=6, max_position_embeddings=1024,
         tie_word_embeddings=True, vocab_size=len(tok), initializer_range=width ** -.5,
         pad_token_id=tok.pad_token_id, bos_token_id=tok.bos_token_id, eos_token_id=tok.eos_token_id)
     return LlavaConfig(
