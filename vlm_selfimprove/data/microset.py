@@ -8,7 +8,7 @@ __all__ = ['micro_images']
 # %% ../../nbs/data/34_microset.ipynb #b1c0de04
 import json
 from pathlib import Path
-from .mixture import random_part
+from .mixture import TAKEN, random_part
 from .records import write_atomic
 from ..world.render import render
 from ..world.scenes import mk_scene
@@ -39,8 +39,7 @@ def micro_images(
 ) -> None:  # writes out/images, out/seen and out/instructions.jsonl
     "Write images of the micro world, and instruction rows with theirs."
     out, seeds = Path(out), range(start, start + n)
-    asked = random_part(rows) + random_part(described, ('detail',), seed=1)
-    asked = [*{r['id']: r for r in asked}.values()]  # a request may be among both
+    asked = random_part(rows) + random_part(described, ('detail',), TAKEN)
     _only(out/'images', {f'{i}.png' for i in seeds})
     _only(out/'seen', {f"{r['id']}.png" for r in asked})
     for i in seeds: render(mk_scene(i, style=style or None)).save(out/f'images/{i}.png')

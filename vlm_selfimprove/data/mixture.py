@@ -123,10 +123,10 @@ TAKEN = 28_000  # examples that every base of the recipe has seen, the weaker on
 def random_part(
     n: int,  # examples
     roles: tuple = tuple(r for r in MIXTURE if r != 'text'),  # with an image, as the paper's rows all have
-    seed: int = 0,  # of the choice
+    first: int = 0,  # number of the first example; from `TAKEN` on others are taken
 ) -> list[dict]:  # as `instruction` gives them
     "A random part of the mixture, as STIC takes one of its base's instruction data."
-    numbers = np.random.default_rng([40, seed]).permutation(TAKEN)
+    numbers = first + np.random.default_rng(40).permutation(TAKEN)
     part = list(islice((r for r in map(instruction, map(int, numbers)) if r['role'] in roles), n))
     if len(part) < n: raise ValueError(f'{n} examples of {roles}: the mixture holds {len(part)}')
     return part
