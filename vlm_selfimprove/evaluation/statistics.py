@@ -135,7 +135,7 @@ def change_of(
     of = np.asarray(bases if len(bases) else range(z.shape[1]))
     units = np.stack([z[:, of == b].mean(1) for b in dict.fromkeys(of.tolist())], 1)
     n = sum(np.shape(v)[1] for v in before.values())
-    one = t_interval(units[0], units[1:].mean(1), n, null)
+    one = t_interval(units[0], units[1:].mean(1), n if x is None else len(before), null)
     lo, hi = np.quantile(each[1:], (.025, .975), axis=0)
     seeds = [dict(zip(('before', 'after', 'effect', 'lo', 'hi'), map(float, v)))
              for v in zip(was, now, each[0], lo, hi)]

@@ -12,8 +12,10 @@ from html import escape
 import matplotlib.pyplot as plt
 from matplotlib.patches import FancyBboxPatch, Patch
 import numpy as np
-from .drawing import (
-    PALETTE, SEED_LOOKS, SHOWN, by_ability, card_row, marker_handle, paper_name, picture_img, readable)
+from .claims import below
+from vlm_selfimprove.reproduce.drawing import (
+    PALETTE, SEED_LOOKS, SHOWN, arms_of, by_ability, card_row, marker_handle, paper_name,
+    picture_img, readable)
 from ..world.scenes import STYLES
 
 # %% ../../nbs/reproduce/86_figures.ipynb #cbb66464
@@ -80,7 +82,7 @@ def _wheel(ax, groups, ring): # base as a ring, STIC relative to it
     names = list(groups)
     turn = np.append(np.linspace(0, 2 * np.pi, len(names), endpoint=False), 0)
     def times(x): return x['after'] / x['before'] if x['before'] else 1
-    factor = np.array([[times(x) for x in groups[k]] for k in names])  # (abilities, seeds)
+    factor = np.array([[times(x) for x in groups[k]['seeds']] for k in names])  # (abilities, seeds)
     around = np.linspace(0, 2 * np.pi, 100)
     ax.plot(around, np.full(100, ring), '--', color=PALETTE['grey'], lw=1.4, label='base')
     mean = ring * factor.mean(1)
@@ -90,14 +92,14 @@ def _wheel(ax, groups, ring): # base as a ring, STIC relative to it
         dots = dict(ms=4, mfc='none', color=PALETTE['blue'])
         ax.plot(turn[:-1], ring * factor[:, j], marker, **dots, label=f'STIC, seed {j}')
     ax.set(theta_offset=np.pi / 2, theta_direction=-1, ylim=(0, 1.1 * ring * max(1, factor.max())))
-    ax.set_xticks(turn[:-1], [f"{k}\n{100 * groups[k][0]['before']:.0f} %" for k in names])
+    ax.set_xticks(turn[:-1], [f"{k}\n{100 * groups[k]['before']:.0f} %" for k in names])
     ax.tick_params(axis='x', pad=9)
     ax.set_yticks([ring], [])
     ax.grid(lw=.4)
     ax.spines['polar'].set_visible(False)
 
 def abilities_figure(
-    r:dict, # result of Table 1, with `abilities` and `open_runs`
+    r:dict, # result of Table 1, with `open_runs`
 ) -> plt.Figure: # two wheels and a row of bars, below one another
     "Figure 4: abilities of two benchmarks, base against STIC, and the open benchmark."
     fig = plt.figure(figsize=(4.6, 10.2))
@@ -123,17 +125,16 @@ def abilities_figure(
 
 # %% ../../nbs/reproduce/86_figures.ipynb #6d0d11d0
 def abilities_markdown(
-    r:dict, # result of Table 1, with `abilities`
+    r:dict, # result of Table 1
 ) -> str: # markdown, a sentence a benchmark
-    "How many abilities gain in every seed, how many of them beyond noise, and how many fall."
+    "How many abilities gain, how many of them beyond noise, and how many fall."
     def told(name):
         groups = by_ability(r, name).values()
-        rise = [g for g in groups if all(x['effect'] > 0 for x in g)]
-        sure = sum(all(x['lo'] > 0 for x in g) for g in rise)
-        fall = sum(all(x['effect'] < 0 for x in g) for g in groups)
+        count = lambda right: sum(map(right, groups))
         return (f'Of {len(groups)} abilities of *{paper_name(name)}* '
-                f'**{len(rise)}** rise in every seed, '
-                f'{sure} of them with whole intervals above zero, and {fall} fall in every seed.')
+                f"**{count(lambda c: c['effect'] > 0)}** rise, {count(lambda c: c['lo'] > 0)} of them "
+                f"with the whole interval above zero, and {count(lambda c: c['hi'] < 0)} fall "
+                'with the whole interval below.')
     return ' '.join(map(told, ('abilities', 'integrated')))
 
 # %% ../../nbs/reproduce/86_figures.ipynb #76da3292
@@ -175,8 +176,8 @@ def progression(
     key:str='mean', # 'mean' of seven, or a benchmark
 ) -> dict: # step -> one value a seed, percent
     "How the answers change from step to step of the method."
-    def rows(r): return r['rows'] if key == 'mean' else r['benchmarks'][key]
-    def values(r, when): return [100 * x[when] for x in rows(r)]
+    def of(r): return r['compared']['claim' if key == 'mean' else f'benchmarks/{key}']
+    def values(r, when): return [100 * x[when] for x in of(r)['seeds']]
     return {'base': values(stage1, 'before'), 'stage 1': values(stage1, 'after'),
             'stage 2': values(stage2, 'after'), 'describing first': values(describing, 'after')}
 
@@ -214,9 +215,10 @@ def scaling_figure(
 ) -> plt.Figure: # gain over the number of pairs
     "Gain over the number of pairs, each seed with its intervals."
     fig, ax = plt.subplots(figsize=(4.6, 3))
-    n = [float(k[:-1]) * r['settings']['arm'] for k in r['arms']]
+    arms = arms_of(r, key)
+    n = [float(k[:-1]) * r['settings']['arm'] for k in arms]
     for i, (s, (color, marker, line)) in enumerate(zip(r['seeds'], SEED_LOOKS)):
-        rows = [v[key][i] for v in r['arms'].values()]
+        rows = [c['seeds'][i] for c in arms.values()]
         y = np.array([100 * x['effect'] for x in rows])
         reach = [y - [100 * x['lo'] for x in rows], [100 * x['hi'] for x in rows] - y]
         x = [v * 1.05 ** (i - (len(r['seeds']) - 1) / 2) for v in n]  # beside one another
@@ -226,7 +228,7 @@ def scaling_figure(
     ax.set_xticks(n, [f'{v:,.0f}' for v in n])
     ax.axhline(0, color='k', lw=.6)
     ax.set(xlabel='preference pairs', ylabel=f'{SHOWN[key]}, change, points')
-    what = 'training seeds, with 95 % intervals'
+    what = 'training seeds, each with its interval over items'
     fig.legend(loc='outside lower center', ncols=3, title=what, title_fontsize=9)
     return fig
 
@@ -265,18 +267,18 @@ def tsne_figure(
 def overlap_groups(
     r:dict, # result of the study fig08
     gains:dict, # result of Table 1
-) -> tuple[dict, dict]: # line -> one row a seed; benchmark -> its line; most overlap first
+) -> tuple[dict, dict]: # line -> change; benchmark -> its line; most overlap first
     "The gain of each benchmark under its name and overlap, as `interval_figure` takes it."
     order = sorted(r['overlaps'].items(), key=lambda kv: -kv[1])
     line = {k: f'{paper_name(k)}\noverlap {v:.2f}' for k, v in order}
-    return {line[k]: gains['benchmarks'][k] for k in line}, line
+    return {line[k]: gains['compared'][f'benchmarks/{k}'] for k in line}, line
 
 def similarity_figure(
     r:dict, # result of the study fig08
 ) -> plt.Figure: # a line a look: its overlap, its gain
-    "Overlap and gain side by side, sorted by overlap: means over seeds, widest reach of the intervals."
-    def mean(k, key): return sum(g[k][key] for g in r['groups']) / len(r['groups'])
-    names = sorted(r['groups'][0], key=lambda k: -mean(k, 'overlap'))
+    "Overlap and gain side by side, sorted by overlap, the mean over seeds."
+    gains, near = below(r, 'groups'), {k: sum(v) / len(v) for k, v in r['overlap'].items()}
+    names = sorted(gains, key=lambda k: -near[k])
     size = 4.6, .25 * len(names) + 1.3
     fig, (left, right) = plt.subplots(1, 2, figsize=size, sharey=True, width_ratios=(1, 1.5))
     kinds = dict(seen=('blue', 'o', "the world's styles, seen by the tower"),
@@ -286,10 +288,10 @@ def similarity_figure(
         kind = ('seen' if k in STYLES else
                 'other' if k in ('situation', 'digits', 'chart') else 'new')
         color, marker, _ = kinds[kind]
-        lo, hi = min(g[k]['lo'] for g in r['groups']), max(g[k]['hi'] for g in r['groups'])
-        left.plot(mean(k, 'overlap'), y, marker, ms=5, color=PALETTE[color])
-        right.plot([100 * lo, 100 * hi], [y, y], color=PALETTE[color], lw=1.3)
-        right.plot(100 * mean(k, 'effect'), y, marker, ms=5, color=PALETTE[color])
+        c = gains[k]
+        left.plot(near[k], y, marker, ms=5, color=PALETTE[color])
+        right.plot([100 * c['lo'], 100 * c['hi']], [y, y], color=PALETTE[color], lw=1.3)
+        right.plot(100 * c['effect'], y, marker, ms=5, color=PALETTE[color])
     left.set_yticks(range(len(names)), names)
     left.set(xlabel='overlap', xlim=(-.08, 1.15), ylim=(len(names) - .4, -.6))
     right.axvline(0, color='k', lw=.6)

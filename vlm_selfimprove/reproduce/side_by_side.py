@@ -8,6 +8,7 @@ __all__ = ['PAPER_TABLE1', 'PAPER_TABLE2', 'PAPER_TABLE3', 'COLUMNS', 'paper_cha
 
 # %% ../../nbs/reproduce/85_side_by_side.ipynb #8415f4bd
 from html import escape
+from .claims import below
 from .drawing import STANDS_FOR, readable
 
 # %% ../../nbs/reproduce/85_side_by_side.ipynb #982d7367
@@ -89,26 +90,32 @@ def bold_best(
             if x is not None and x == best[j]]
 
 # %% ../../nbs/reproduce/85_side_by_side.ipynb #b6696fda
-COLUMNS = [f'{theirs}\n{ours}' for ours, theirs in STANDS_FOR.items()] + ['average']
+COLUMNS = [f'{theirs}\n{ours}' for ours, theirs in STANDS_FOR.items()] + ['average', 'without open']
+
+def _columns(r): # changes in the order of `COLUMNS`
+    each = below(r, 'benchmarks')
+    return *(each[k] for k in STANDS_FOR), r['compared']['claim'], r['compared']['without open']
 
 def scores_of(
     r:dict, # result of a comparison on the seven benchmarks
     when:str, # 'before' or 'after'
-) -> tuple: # of the seven, in the order of `STANDS_FOR`, then their mean, percent
+) -> tuple: # in the order of `COLUMNS`, percent
     "One row of our tables."
-    def mean(rows): return 100 * sum(x[when] for x in rows) / len(rows)
-    return *(mean(r['benchmarks'][k]) for k in STANDS_FOR), mean(r['rows'])
+    return tuple(100 * c[when] for c in _columns(r))
 
 def gains_of(
     r:dict, # result of a comparison on the seven benchmarks
-) -> tuple: # of text, in the order of `STANDS_FOR`, then of the mean
-    "Changes in points; a star where the whole interval of every seed lies on one side of zero."
-    def sure(rows): return all(x['lo'] > 0 for x in rows) or all(x['hi'] < 0 for x in rows)
-    def text(rows):
-        return f"{100 * sum(x['effect'] for x in rows) / len(rows):+.1f}{'*' * sure(rows)}"
-    return *(text(r['benchmarks'][k]) for k in STANDS_FOR), text(r['rows'])
+) -> tuple: # of text, in the order of `COLUMNS`
+    "Changes in points; a star where the whole interval lies on one side of zero."
+    sure = lambda c: c['lo'] > 0 or c['hi'] < 0
+    return tuple(f"{100 * c['effect']:+.1f}{'*' * sure(c)}" for c in _columns(r))
+
 
 # %% ../../nbs/reproduce/85_side_by_side.ipynb #21ae9ae8
+def _without_open(row): # -> mean of the paper's other six; None where one is missing
+    rest = [v for k, v in zip(STANDS_FOR, row) if k != 'open']
+    return None if None in rest else sum(rest) / 6
+
 def _difference(before, after): # -> values of the paper's row of gains
     return [None if None in (a, b) else f'{b - a:+.1f}' for a, b in zip(before, after)]
 
@@ -118,9 +125,10 @@ def table1_html(
     "Table 1: models as rows, benchmarks as columns, before and after STIC, with gains."
     theirs = []
     for name, v in PAPER_TABLE1.items():
-        theirs.append(((name,), v))
+        theirs.append(((name,), (*v, _without_open(v))))
         before = PAPER_TABLE1[f"{name.split(',')[0].split(' (')[0]} (7B)"]
-        if name.endswith('STIC'): theirs.append((('gain',), _difference(before, v)))
+        gain = _difference((*before, _without_open(before)), (*v, _without_open(v)))
+        if name.endswith('STIC'): theirs.append((('gain',), gain))
     blocks = [dict(title='The paper: Table 1, averages from §5.2', theirs=True, rows=theirs)]
     for name, r in bases.items():
         whole = readable(name)
@@ -135,7 +143,7 @@ def table2_html(
 ) -> str: # html
     "Table 2, two by two: with STIC or without, describing first or not."
     blocks = [dict(title='The paper: Table 2, LLaVA-v1.6 7B', theirs=True,
-                   rows=list(PAPER_TABLE2.items()))]
+                   rows=[(k, (*v, _without_open(v))) for k, v in PAPER_TABLE2.items()])]
     for name, (base, stic) in bases.items():
         rows = [((m, how), scores_of(r, when)) for m, r in (('original', base), ('with STIC', stic))
                 for how, when in (('no', 'before'), ('yes', 'after'))]
@@ -151,9 +159,9 @@ def table3_html(
      'then on the other four and the average.')
     first = 'science', 'text', 'open'
     order = [*map(list(STANDS_FOR).index, first),
-             *(i for i, k in enumerate(STANDS_FOR) if k not in first), 7]
+             *(i for i, k in enumerate(STANDS_FOR) if k not in first), 7, 8]
     def ordered(values): return [values[i] for i in order]
-    theirs = [((k,), [*v, *[None] * 5]) for k, v in PAPER_TABLE3.items()]
+    theirs = [((k,), [*v, *[None] * 6]) for k, v in PAPER_TABLE3.items()]
     blocks = [dict(title='The paper: Table 3, LLaVA-v1.6 7B', theirs=True, rows=theirs)]
     for name, (base, negatives) in bases.items():
         rows = [(('original, direct',), ordered(scores_of(base, 'before'))),

@@ -4,32 +4,33 @@
 
 # %% auto #0
 __all__ = ['SIZES', 'SMALL', 'STUDIES', 'Shared', 'study_setup', 'measure_arm', 'from_main_run', 'first_pairs', 'train_arm',
-           'train_arm_stage2', 'amounts', 'rivals', 'losses', 'kinds', 'bad_prompts', 'rounds', 'stage2_rows',
-           'defects', 'learning_rates', 'Study', 'run_study', 'per_item', 'rows_of', 'reproduce_study']
+           'train_both_stages', 'train_arm_stage2', 'amounts', 'rivals', 'losses', 'kinds', 'bad_prompts', 'rounds',
+           'stage2_rows', 'defects', 'learning_rates', 'Study', 'run_study', 'arms_compared', 'reproduce_study']
 
 # %% ../../nbs/reproduce/82_studies.ipynb #38752a08
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from ..data.journal import sha256_of
 from ..data.log import Log
 from ..data.records import PreferencePair, read_parquet
 from ..data.rows import read_rows
-from ..evaluation.benchmarks import MEASURES, compare, micro_items
+from ..evaluation.benchmarks import MEASURES, micro_items
 from ..methods.stic import (
-    PROMPTS, STICRecipe, drop_descriptions, propose, stage1, stage2)
+    PROMPTS, STICRecipe, drop_descriptions, infuse, propose, stage1, stage2)
 from ..methods.variants import (
     defect, injected_pairs, noised_pairs, second_round, select_pairs)
 from ..models.vlm import VLM, adapted, load_vlm, weights_key
-from .claims import named, result
-from .tables import SETTINGS, SMOKE, Setup, data_of
+from .claims import Claim, result
+from .tables import (
+    SETTINGS, SMOKE, Setup, adapters_of, data_of, item_scores)
 from ..runs.recipes import load_recipe
 from ..runs.run import check_source, measure_items
 from ..world.language import truth
 from ..world.scenes import mk_scene
 
 # %% ../../nbs/reproduce/82_studies.ipynb #d08c1154
-SIZES = SETTINGS | dict(arm=768, scenes=300, questions=400, held=128, many=10_000)
-SMALL = SMOKE | dict(arm=6, held=4, many=160)
+SIZES = SETTINGS | dict(arm=768, arm_rows=750, scenes=300, questions=400, held=128, many=10_000)
+SMALL = SMOKE | dict(arm=6, arm_rows=8, held=4, many=160)
 
 @dataclass(frozen=True)
 class Shared:
@@ -105,6 +106,20 @@ def train_arm(
     out = b.main/'stage1' if same else b.run/'arms'/sha256_of([vars(r), pairs])[:12]
     return lambda: stage1(b.vlm, pairs, out, r)['adapter']
 
+def train_both_stages(
+    b:Shared, # from `study_setup`
+    pairs:list[PreferencePair], # of stage 1
+): # function without arguments that gives the adapter's folder
+    "Stage 1 on some pairs, then stage 2 on as many rows as an arm has."
+    rows = read_rows(b.data/'instructions.jsonl')[:b.setup.settings['arm_rows']]
+    def train():
+        first = train_arm(b, pairs)()
+        out = Path(first).parent/f'both-{len(rows)}'
+        with adapted(b.vlm, first) as tuned:
+            infused = infuse(tuned, rows, out, b.r, weights_key(tuned))
+        return stage2(b.vlm, infused, out/'stage2', b.r, first)['adapter']
+    return train
+
 def train_arm_stage2(
     b:Shared, # from `study_setup`
     name:str, # of the arm's folder
@@ -129,7 +144,7 @@ def _truth_of(p): return truth(mk_scene(int(Path(p.id).stem)))
 def rivals(
     b:Shared, # from `study_setup`
 ) -> dict: # arm -> training
-    ("Figure 5: STIC's bad answers and POVID's, "
+    ("Figure 5, both stages: STIC's bad answers and POVID's, "
      "and POVID's own recipe, whose good answers are written by people.")
     pairs, _ = first_pairs(b)
     with b.log.stage('fig05'): noised = noised_pairs(b.vlm, pairs, b.run, b.r, weights_key(b.vlm))
@@ -137,9 +152,9 @@ def rivals(
     pairs = [p for p in pairs if p.id in usable]  # an answer that was cut leaves every arm
     true = injected_pairs(pairs, {p.id: _truth_of(p) for p in pairs})
     half_noised = [replace(q, chosen=p.chosen) for p, q in list(zip(true, noised))[1::2]]
-    return {'STIC': train_arm(b, pairs), 'noised images': train_arm(b, noised),
-            'injected objects': train_arm(b, injected_pairs(pairs)),
-            "POVID's recipe": train_arm(b, true[::2] + half_noised)}
+    arms = {'STIC': pairs, 'noised images': noised, 'injected objects': injected_pairs(pairs),
+            "POVID's recipe": true[::2] + half_noised}
+    return {k: train_both_stages(b, v) for k, v in arms.items()}
 
 def losses(
     b:Shared, # from `study_setup`
@@ -238,17 +253,22 @@ class Study:
     "Arms, and what is claimed of them."
     arms: object           # function of `Shared` that gives arm -> training
     reference: str         # arm that the others are compared with
-    before: str = ''       # claim: this arm
-    after: str = ''        # against this one
-    sign: int = 0          # of the claimed difference in fact F1; 0: nothing is claimed
-    claim: str = ''        # a sentence that can be false
+    claims: dict = field(default_factory=dict)  # end of the result's name -> claim; none: a study
 
 STUDIES = dict(
-    fig05=Study(rivals, 'STIC', "POVID's recipe", 'STIC', +1,
-                'STIC, without labels, makes descriptions truer than POVID, '
-                'whose good answers are written by people (Table 1, Figure 5).'),
-    fig07=Study(amounts, '1×', '1×', '2×', +1,
-                'Twice the preference data make descriptions truer still (Figure 7).'),
+    fig05=Study(rivals, 'STIC', {
+        '': Claim("POVID's recipe vqa", 'STIC dar',
+                  'STIC with describe-and-respond, without labels, answers more questions than '
+                  'POVID, whose good answers are written by people (Table 1, Figure 5).'),
+        '_dar': Claim("POVID's recipe dar", 'STIC dar',
+                      'STIC answers more questions than POVID when both describe first '
+                      '(like for like).'),
+        '_direct': Claim("POVID's recipe vqa", 'STIC vqa',
+                         'STIC answers more questions than POVID when neither describes first '
+                         '(like for like).')}),
+    fig07=Study(amounts, '1×', {
+        '': Claim('1× facts', '2× facts', 'Twice the preference data make descriptions truer still '
+                  '(Figure 7).')}),
     losses=Study(losses, 'as used'),
     kinds=Study(kinds, 'all kinds'),
     prompts=Study(bad_prompts, 'all eight'),
@@ -260,45 +280,46 @@ STUDIES = dict(
 def run_study(
     name:str, # a key of `STUDIES`
     b:Shared, # from `study_setup`
-) -> dict: # arm -> measure, 'base' among them; finished arms are only read
+) -> dict: # arm -> measure and adapter, 'base' among them; finished arms are only read
     "Train and measure every arm."
     got = dict(base=b.base)
     for arm, train in STUDIES[name].arms(b).items():
         how = arm if arm == 'describe' else ''  # the one defect that is one of asking
-        with b.log.stage(name): got[arm] = measure_arm(b, train(), how)
+        with b.log.stage(name):
+            adapter = train()
+            got[arm] = measure_arm(b, adapter, how) | dict(adapter=str(adapter))
     return got
 
-# %% ../../nbs/reproduce/82_studies.ipynb #1ff3e5b1
-def per_item(
-    m:dict, # a measurement
-) -> dict: # key of `MEASURES` -> one value an item
-    "What a result needs of a measurement."
-    return {k: m[k] for k in MEASURES if k in m}
 
-def rows_of(
-    before:list[dict], after:list[dict], # measurements, one a seed
-) -> dict: # key of `MEASURES` -> one row of `compare` a seed
-    "Each measure, before and after, seed by seed."
-    return {k: [named(compare(x, y), name) for x, y in zip(before, after)]
-            for k, (name, _) in MEASURES.items()}
+# %% ../../nbs/reproduce/82_studies.ipynb #1ff3e5b1
+def arms_compared(
+    arms:list[str], # names, without the base
+    reference:str, # one of them
+) -> dict: # 'arms/ARM/MEASURE' and 'against/ARM/MEASURE' -> before, after
+    "Each arm against the base and against the reference, in each measure."
+    return {f'{group}/{arm}/{m}': (f'{than} {m}', f'{arm} {m}')
+            for group, than in (('arms', 'base'), ('against', reference))
+            for arm in arms for m in MEASURES if arm != than}
 
 def reproduce_study(
     setup:Setup, # of the reproduction
     name:str, # a key of `STUDIES`
-) -> dict: # the result, as it is saved
+) -> list[dict]: # the results, as they are saved: one a claim
     "How each arm differs from the base and from the reference, and the verdict if something is claimed."
-    study, got, seconds = STUDIES[name], [], 0
-    for seed in setup.settings['seeds']:
+    study, got, seconds, seeds = STUDIES[name], [], 0, setup.settings['seeds']
+    for seed in seeds:
         b = study_setup(setup, seed)
-        got.append({arm: per_item(m) for arm, m in run_study(name, b).items()})
+        got.append(run_study(name, b))
         seconds += b.log.seconds[name]
-    of = lambda arm: [g[arm] for g in got]
     arms = [arm for arm in got[0] if arm != 'base']
-    before, after = study.before or study.reference, study.after or study.reference
-    rows, claim = rows_of(of(before), of(after))['facts'], study.claim or study.arms.__doc__
-    said, seeds = setup.said(start=setup.start), setup.settings['seeds']
-    r = result(f'stic_{name}_{setup.label}', claim, rows, seeds, said, seconds, study.sign,
-               ('reproduce.studies',))
-    return setup.save(r | dict(
-        reference=study.reference, arms={k: rows_of(of('base'), of(k)) for k in arms},
-        against={k: rows_of(of(study.reference), of(k)) for k in arms if k != study.reference}))
+    scores = item_scores({arm: [g[arm] for g in (got[:1] if arm == 'base' else got)]
+                          for arm in got[0]})
+    trained = {f'{arm}, seed {s}': g[arm]['adapter'] for s, g in zip(seeds, got) for arm in arms}
+    claims, done = study.claims or {'': Claim('', '', study.arms.__doc__, 'study')}, []
+    for end, claim in claims.items():
+        table = {} if end else arms_compared(arms, study.reference)
+        r = result(f'stic_{name}{end}_{setup.label}', claim, scores, seeds,
+                   setup.said(start=setup.start), seconds, table, ('reproduce.studies',),
+                   adapters=adapters_of(setup, trained, f'stic.{name}'))
+        done.append(setup.save(r | dict(reference=study.reference)))
+    return done
