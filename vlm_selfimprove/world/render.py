@@ -99,6 +99,16 @@ def box(
     x, y, m = _corner(o)
     return tuple(round(float(v) / SIZE, 2) for v in (x, y, x + m.shape[1], y + m.shape[0]))
 
+# %% ../../nbs/world/11_render.ipynb #fa586473
+def _mark(a, o, x, y):
+    "Draw the state of an object round its middle: a yellow glow, or a dark frame."
+    r = 9 if o.small else 11
+    x, y = (min(max(c, r), SIZE - 1 - r) for c in (x, y))  # all of it inside the image
+    v, u = np.mgrid[:SIZE, :SIZE]
+    far, near = np.maximum(abs(u - x), abs(v - y)), np.hypot(u - x, v - y)
+    if o.state == 'glowing': a[near <= r] = (255, 214, 50)
+    if o.state == 'framed': a[far == r] = (60, 50, 60)
+
 # %% ../../nbs/world/11_render.ipynb #fa586474
 def render(
     scene: Scene,  # what is to be seen
@@ -109,6 +119,7 @@ def render(
     for o in scene.objects:
         x, y, m = _corner(o)
         h, w = m.shape
+        if o.state: _mark(a, o, x + w // 2, y + h // 2)
         ink = np.array(COLORS[o.color], np.float32) + rng.normal(0, 6, 3)
         a[y:y+h, x:x+w] += (ink - a[y:y+h, x:x+w]) * m[..., None]
     return Image.fromarray(a.clip(0, 255).astype(np.uint8))
