@@ -5,8 +5,8 @@
 For a change that tidies and computes nothing else. Nothing is written unless
 
 1. every committed result carries the hash that the code of COMMIT gives it;
-2. FOLDER/results holds the main job on every base that ships, repeated with the present code: each row of seed 0 equals
-   the committed one digit for digit.
+2. FOLDER/results holds the main job on every base with committed results, repeated with the present code: each item's score
+   after seed 0 is the committed one.
 
     vlmsi reproduce stic.main --seeds 1 --out FOLDER
     vlmsi reproduce stic.main --seeds 1 --out FOLDER --model micro-weak --label weak
@@ -14,15 +14,12 @@ For a change that tidies and computes nothing else. Nothing is written unless
 import argparse, json, os, subprocess, sys, tarfile, tempfile
 from io import BytesIO
 from pathlib import Path
-from vlm_selfimprove.reproduce.claims import code_key
+import numpy as np
+from vlm_selfimprove.reproduce.claims import code_key, read_scores
 from vlm_selfimprove.reproduce.tables import CLAIMS
 
 ROOT = Path(__file__).resolve().parents[1]
 BASES = 'shipped', 'weak'
-# which modules make a result, by the beginning of its name
-STUDIED = dict.fromkeys(('fig05', 'fig07', 'losses', 'kinds', 'prompts', 'rounds', 'stage2', 'defects', 'rates'), 'reproduce.studies')
-COMPARED = dict.fromkeys(('tab01_bases', 'fig08', 'supervised', 'headroom', 'described', 'stopping'), 'reproduce.comparisons')
-
 ASK = '''
 import inspect, json, sys
 from importlib import import_module
@@ -30,11 +27,6 @@ code_key = import_module(sys.argv[1]).code_key
 name = 'made_by' if 'made_by' in inspect.signature(code_key).parameters else 'modules'
 print(json.dumps([code_key(**{name: tuple(k)}) for k in json.load(sys.stdin)]))
 '''
-
-
-def made_by(name):
-    "The entry modules of a result, from its name without 'stic_'."
-    return next((m for start, m in (STUDIED | COMPARED).items() if name.startswith(start)), 'reproduce.tables')
 
 
 def old_keys(commit, module, kinds):
@@ -57,24 +49,27 @@ def check_old(results, commit, module):
 
 
 def check_repeat(results, folder):
-    "The main job has repeated digit for digit, with the present code."
-    by_name = {p.name: r for p, r in results.items()}
-    for base in BASES:
+    "The main job has repeated item for item, with the present code."
+    committed = {p.name: p for p in results}
+    there = [b for b in BASES if f'stic_main_{b}_facts.json' in committed]
+    assert there, 'no main job is committed: nothing to compare a repetition with'
+    for base in there:
         for key in CLAIMS:
             name = f'stic_main_{base}_{key}.json'
-            new = json.loads((Path(folder)/'results'/name).read_text())
-            assert new['seeds'][0] == by_name[name]['seeds'][0] == 0, f'{name}: the first seed is not 0'
+            path = Path(folder)/'results'/name
+            old, new = results[committed[name]], json.loads(path.read_text())
+            assert new['seeds'][0] == old['seeds'][0] == 0, f'{name}: the first seed is not 0'
             assert new['code'] == code_key(tuple(new['made_by'])), f'{name}: repeated with other code'
-            assert new['rows'][0] == by_name[name]['rows'][0], f"{name}: {new['rows'][0]} was {by_name[name]['rows'][0]}"
-            print(f'{name:40} the same, digit for digit')
+            was, now = read_scores(committed[name]), read_scores(path)
+            other = [who for who in was if not np.array_equal(was[who]['items'][0], now[who]['items'][0])]
+            assert was.keys() == now.keys() and not other, f'{name}: other scores of {other}'
+            print(f'{name:40} the same, item for item')
 
 
 def restamp(results):
     "Write the present code's hash."
     for path, r in results.items():
-        entry = [made_by(path.stem.removeprefix('stic_'))]
-        new = r | dict(code=code_key(tuple(entry)), made_by=entry)
-        path.write_text(json.dumps(new, indent=1) + '\n')
+        path.write_text(json.dumps(r | dict(code=code_key(tuple(r['made_by']))), indent=1) + '\n')
     print(f'{len(results)} results carry the present hash; no number was changed')
 
 

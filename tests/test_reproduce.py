@@ -1,10 +1,16 @@
 "`vlmsi reproduce stic` runs from nothing on its smallest settings, writes every result, and a second call only reads."
-import json, subprocess, sys, time
+import json, shutil, subprocess, sys, time
 import pytest
-from conftest import ROOT
-from vlm_selfimprove.reproduce.claims import FIELDS, code_key, judged
+from conftest import ROOT, tracked
+from outputs import executed
+from vlm_selfimprove.reproduce.claims import FIELDS, code_key, read_result, read_results
+from vlm_selfimprove.reproduce.drawing import claim_and_base
+from vlm_selfimprove.reproduce.ledger import PAGE_OF, PAPER_PAGES
 from vlm_selfimprove.reproduce.studies import STUDIES
-from vlm_selfimprove.reproduce.tables import CLAIMS, FIGURES, SETTINGS
+from vlm_selfimprove.reproduce.tables import CLAIMS, CONTROLLED, FIGURES, GAINS, SETTINGS
+
+RESULTS = ROOT/'nbs/papers/results'
+PAGES = sorted(p for p in tracked('nbs/papers/*.ipynb'))
 
 
 def reproduce(out, *more):
@@ -13,59 +19,89 @@ def reproduce(out, *more):
     command = [sys.executable, '-c', code, 'reproduce', 'stic', '--smoke', '--out', str(out), *more]
     p = subprocess.run(command, capture_output=True, text=True)
     assert p.returncode == 0, p.stderr[-2000:]
-    return {f.name: json.loads(f.read_text()) for f in sorted((out/'results').glob('*.json'))}, time.time() - t
+    return {f.stem.removeprefix('stic_'): read_result(f) for f in sorted((out/'results').glob('*.json'))}, time.time() - t
 
 
-def numbers(results): return {k: {x: v[x] for x in ('rows', 'verdict', 'settings')} for k, v in results.items()}
+def numbers(results): return {k: {x: v[x] for x in ('compared', 'verdict', 'settings', 'items')} for k, v in results.items()}
 
 
-def test_smoke(tmp_path, capsys):
-    "Headlines in under three minutes; `--full` goes on from there, keeps what was made, and adds the rest."
-    got, seconds = reproduce(tmp_path/'run')
-    with capsys.disabled(): print(f'\n  reproduce stic --smoke: {seconds:.0f} s')
-    assert all(k in r for r in got.values() for k in FIELDS)
-    parts = {n.split('_')[1].removesuffix('.json') for n in got}
-    assert {'main', 'fig05', 'fig07', 'fig08', *(k.split('_')[0] for k in FIGURES)} - {'tab03'} <= parts, parts
-    assert sum('_weak_' in n and 'main' in n for n in got) == len(CLAIMS) and 'stic_tab01_bases.json' in got
-    assert seconds < 180
+def of_studies(*keys): return {f'{k}{end}' for k in keys for end in STUDIES[k].claims or ['']}
+
+
+HEADLINES = {*(f'main_shipped_{k}' for k in CLAIMS), *(f'control_shipped_{k}' for k in CONTROLLED),
+             *(f'{k}_shipped' for k in (*FIGURES, *of_studies('fig05', 'fig07'), 'fig08'))}
+REST = {*(f'{k}_shipped' for k in (*of_studies(*STUDIES), 'supervised', 'stopping', 'headroom')), 'tab01_bases', 'headroom_weak',
+        *(f'main_weak_{k}' for k in CLAIMS), *(f'{k}_weak' for k in GAINS),
+        *(f'main_{b}-together_{k}' for b in ('shipped', 'weak') for k in CLAIMS),
+        *(f'{k}_{b}-together' for b in ('shipped', 'weak') for k in ('tab01', 'tab01_direct'))}
+
+
+@pytest.fixture(scope='module')
+def smoke(tmp_path_factory):
+    "The headlines, then everything: folder, results of both calls, seconds of the first."
+    out = tmp_path_factory.mktemp('smoke')/'run'
+    first, seconds = reproduce(out)
     finished = '*/stage1/adapter/*.safetensors', '*-seven/*.json', '*/measured-*/*.json'
-    made = {p: p.stat().st_mtime_ns for pattern in finished for p in (tmp_path/'run').glob(pattern)}
-    full, _ = reproduce(tmp_path/'run', '--full')
+    made = {p: p.stat().st_mtime_ns for pattern in finished for p in out.glob(pattern)}
+    full, _ = reproduce(out, '--full')
     assert len(made) > 10 and made == {p: p.stat().st_mtime_ns for p in made}, 'finished parts were made again'
-    assert numbers(got).items() <= numbers(full).items()
-    alone = 'tab03', 'supervised', 'stopping', 'headroom', 'described'
-    assert {f'stic_{k}_shipped.json' for k in (*STUDIES, *alone)} <= set(full)
-    assert sum('_shipped-together' in n for n in full) == sum('_weak-together' in n for n in full) == len(CLAIMS) + 2
+    return out, first, full, seconds
 
 
-def committed(): return {p.stem: json.loads(p.read_text()) for p in (ROOT/'nbs/papers/results').glob('*.json')}
+def test_smoke(smoke, capsys):
+    "Headlines in a few minutes; `--full` goes on from there, keeps what was made, and adds the rest."
+    _, first, full, seconds = smoke
+    with capsys.disabled(): print(f'\n  reproduce stic --smoke: {seconds:.0f} s')
+    assert set(first) == HEADLINES and seconds < 240
+    assert set(full) == HEADLINES | REST
+    assert numbers(first).items() <= numbers(full).items()
+    assert all(r['adapters'] for k, r in first.items()), 'a headline says which adapters it comes from, and how to make them again'
+    assert all('vlmsi reproduce' in a['command'] and len(a['sha256']) == 64 for r in full.values() for a in r['adapters'].values())
 
 
-BASES, TOGETHER = ('shipped', 'weak'), ('shipped-together',)
-NAMES = [*(f'main_{b}_{k}' for b in BASES + TOGETHER for k in CLAIMS),
-         *(f'{k}_{b}' for b in BASES for k in FIGURES if not k.startswith('tab03')),
-         'tab03_shipped', 'tab03_direct_shipped', 'tab01_bases',
-         *(f'{k}_{b}' for b in TOGETHER for k in ('tab01', 'tab01_direct')), *(f'headroom_{b}' for b in BASES),
-         *(f'{k}_shipped' for k in (*STUDIES, 'fig08', 'supervised', 'stopping', 'described'))]
+def test_pages_draw_results(smoke, tmp_path):
+    "Every page of the paper, with a result for everything it shows: none waits, none fails."
+    shutil.copytree(ROOT/'nbs/papers', tmp_path/'papers', ignore=shutil.ignore_patterns('results'))
+    shutil.copytree(smoke[0]/'results', tmp_path/'papers/results')
+    for page in PAGES:
+        said = json.dumps([c.get('outputs') for c in executed(tmp_path/'papers'/page.relative_to(ROOT/'nbs/papers')).cells])
+        assert 'waits for its result' not in said and 'Waiting for' not in said, page.name
 
 
-@pytest.mark.parametrize('name', NAMES)
-def test_ledger_is_complete(name):
-    "Every claim and study of the code has a committed result with all its fields; claims with at least three seeds."
-    r = committed()[f'stic_{name}']
-    assert all(k in r for k in FIELDS)
+def test_pages_wait_for_results(tmp_path):
+    "Without any result every page opens, and says in one line what makes it; but for the two that need none."
+    shutil.copytree(ROOT/'nbs/papers', tmp_path/'papers', ignore=shutil.ignore_patterns('results'))
+    for page in PAGES:
+        said = json.dumps([c.get('outputs') for c in executed(tmp_path/'papers'/page.relative_to(ROOT/'nbs/papers')).cells])
+        waits = said.count('waits for its result') + said.count('Waiting for')
+        assert waits == (not page.name.startswith(('fig02', 'fig03'))), (page.name, waits)
+
+
+def test_the_ledger_is_as_long_as_the_code():
+    "Each claim and study has its page and its place; the paper's claims are those that a stranger would look for."
+    assert {claim_and_base(k)[0] for k in HEADLINES | REST} == set(PAGE_OF)
+    assert {f"{p.parent.name}/{p.name}" for p in PAGES} >= {v for v in PAGE_OF.values() if v.startswith('stic/')}
+    assert len(PAPER_PAGES) > 15
+
+
+COMMITTED = sorted(RESULTS.glob('*.json'))
+
+
+@pytest.mark.parametrize('path', COMMITTED, ids=[p.stem for p in COMMITTED])
+def test_committed_results(path):
+    "Each is what its items' scores say, and on the settings and seeds of the claims."
+    r = read_result(path)  # computes effect, interval and verdict again
+    assert all(k in r for k in FIELDS) and r['name'] == path.stem
+    assert path.stem.removeprefix('stic_') in HEADLINES | REST
     assert r['settings']['images'] in (SETTINGS['images'], SETTINGS['images'] // 4), 'other settings than those of the claims'
     assert set(r['seeds']) <= set(SETTINGS['seeds'])
-    assert r['verdict'] == judged(r['rows'], r['claimed'])['verdict']
-    assert r['verdict'] is None if not r['claimed'] else len(r['seeds']) >= 3
+    if r['form'] != 'study': assert len(r['seeds']) >= 3
 
 
 def test_no_result_is_stale():
     "Every committed result was made by the code at hand; what only tidies changes no hash."
-    keys = {made_by: code_key(made_by) for made_by in {tuple(r['made_by']) for r in committed().values()}}
-    stale = [name for name, r in committed().items() if r['code'] != keys[tuple(r['made_by'])]]
+    results = read_results(folder=RESULTS)
+    keys = {made_by: code_key(made_by) for made_by in {tuple(r['made_by']) for r in results.values()}}
+    stale = [name for name, r in results.items() if r['code'] != keys[tuple(r['made_by'])]]
     assert not stale, f'the code that makes them has changed since, make them again: {stale}'
-
-
-def test_the_ledger_is_as_long_as_the_code():
-    assert len(NAMES) == len(set(NAMES)) == len(committed())
+    assert {p.name.removesuffix('.npz.xz') for p in RESULTS.glob('items/*')} == {p.stem for p in COMMITTED}, 'scores without a result'

@@ -93,13 +93,13 @@ def t_interval(
     effect, more = units.mean(-1), units.shape[-1] - 1
     by_items = np.asarray(draws, float).var(0, ddof=1)
     by_units = units.var(-1, ddof=1) / (more + 1) if more else 0 * effect
-    v = np.maximum(by_items + by_units, 1e-18)
-    df = v**2 / np.maximum(by_units**2 / max(more, 1) + by_items**2 / max(items - 1, 1), 1e-40)
-    half, away = student.ppf(.975, df) * np.sqrt(v), np.abs(effect - null) / np.sqrt(v)
+    v, parts = by_items + by_units, by_units**2 / max(more, 1) + by_items**2 / max(items - 1, 1)
+    df = np.where(v > 0, v**2 / np.maximum(parts, 1e-40), 1)     # nothing varies: any will do
+    half, away = student.ppf(.975, df) * np.sqrt(v), np.abs(effect - null) / np.sqrt(v + 1e-18)
     return dict(effect=effect, lo=effect - half, hi=effect + half, p=2 * student.sf(away, df))
 
 # %% ../../nbs/evaluation/52_statistics.ipynb #52ed0013
-def _rho(x, y): # (..., G), (..., G) -> Spearman's correlation over the last axis; 0 where it has none
+def _rho(x, y): # (..., G) each -> Spearman's correlation over the last axis; 0 where it has none
     a, b = (rankdata(v, axis=-1) for v in np.broadcast_arrays(x, y))
     a, b = (v - v.mean(-1, keepdims=True) for v in (a, b))
     return (a * b).sum(-1) / np.maximum(np.sqrt((a**2).sum(-1) * (b**2).sum(-1)), 1e-12)
@@ -109,7 +109,7 @@ def _over_parts(gains, x): # (G, 1 + n, S) -> (1 + n, S): mean over parts, or rh
     g = np.moveaxis(gains, 0, -1)                              # (1 + n, S, G)
     rng, (n, s, parts) = np.random.default_rng(1), g.shape
     drawn = rng.integers(parts, size=(n, 1, parts))
-    drawn[0] = np.arange(parts)                                # the first is all of them, as they are
+    drawn[0] = np.arange(parts)                                # the first is all of them
     drawn = np.broadcast_to(drawn, g.shape)
     again = np.take_along_axis(np.broadcast_to(np.asarray(x, float), g.shape), drawn, -1)
     return _rho(again, np.take_along_axis(g, drawn, -1))

@@ -8,7 +8,7 @@ __all__ = ['SHOWS', 'FORMS', 'COUNTED', 'FIELDS', 'import_closure', 'code_key', 
            'save_result', 'named', 'results_folder', 'read_scores', 'read_result', 'read_results']
 
 # %% ../../nbs/reproduce/80_claims.ipynb #645bde32
-import ast, hashlib, io, json
+import ast, hashlib, io, json, lzma
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -156,7 +156,8 @@ def scores_hash(
 ) -> str: # 64 hex digits
     "Hash of scores, of what they are and not of how a file is packed."
     h = hashlib.sha256()
-    for who, part, x in sorted((w, p, compact(x)) for w, ps in scores.items() for p, x in ps.items()):
+    for who, part in sorted((who, part) for who, parts in scores.items() for part in parts):
+        x = compact(scores[who][part])
         h.update(f'{who}/{part} {x.dtype} {x.shape} '.encode() + x.tobytes())
     return h.hexdigest()
 
@@ -183,14 +184,16 @@ def result(
     return dict(paper='STIC', name=name, claim=claim.says, **said,
                 **judged(done.get('claim'), **said), unit=unit, seeds=list(seeds), compared=done,
                 items=scores_hash(scores), adapters=adapters, settings=settings, **provenance(),
-                code=code_key(made_by), made_by=list(made_by), seconds=round(seconds), scores=scores)
+                code=code_key(made_by), made_by=list(made_by), seconds=round(seconds),
+                scores=scores)
 
 def below(
     r:dict, # a result
     name:str, # of a group of comparisons, for example 'benchmarks'
 ) -> dict: # the rest of the name -> comparison
     "Comparisons of one group."
-    return {k.removeprefix(f'{name}/'): v for k, v in r['compared'].items() if k.startswith(f'{name}/')}
+    return {k.removeprefix(f'{name}/'): c for k, c in r['compared'].items()
+            if k.startswith(f'{name}/')}
 
 def in_words(
     r:dict, # a result
@@ -213,14 +216,15 @@ def result_settings(
 
 def save_result(
     r:dict, # from `result`
-    folder, # it goes to FOLDER/NAME.json, its scores to FOLDER/items/NAME.npz
+    folder, # it goes to FOLDER/NAME.json, its scores to FOLDER/items/NAME.npz.xz
 ) -> dict: # the same
     "Write a result and its scores, and say so in a line."
     (items := Path(folder)/'items').mkdir(parents=True, exist_ok=True)
     packed, said = io.BytesIO(), {k: v for k, v in r.items() if k != 'scores'}
-    flat = {f'{who}/{part}': compact(x) for who, ps in r['scores'].items() for part, x in ps.items()}
-    np.savez_compressed(packed, **flat)
-    write_atomic(items/f"{r['name']}.npz", packed.getvalue())
+    flat = {f'{who}/{part}': compact(x)
+            for who, parts in r['scores'].items() for part, x in parts.items()}
+    np.savez(packed, **flat)
+    write_atomic(items/f"{r['name']}.npz.xz", lzma.compress(packed.getvalue()))
     write_atomic(Path(folder)/f"{r['name']}.json", (json.dumps(said, indent=1) + '\n').encode())
     print(f"{r['name']:40} {in_words(r):24} {r['verdict'] or r['form']}", flush=True)
     return r
@@ -233,8 +237,8 @@ def named(
     return next(r for r in rows if r['name'] == name)
 
 # %% ../../nbs/reproduce/80_claims.ipynb #80ed0013
-FIELDS = ('paper', 'name', 'claim', 'form', 'claimed', 'margin', 'verdict', 'effect', 'interval', 'p',
-          'unit', 'seeds', 'compared', 'items', 'adapters', 'settings', 'command', 'commit',
+FIELDS = ('paper', 'name', 'claim', 'form', 'claimed', 'margin', 'verdict', 'effect', 'interval',
+          'p', 'unit', 'seeds', 'compared', 'items', 'adapters', 'settings', 'command', 'commit',
           'versions', 'hardware', 'code', 'made_by', 'seconds')
 
 def results_folder() -> Path: # nbs/papers/results of this checkout
@@ -251,7 +255,8 @@ def read_scores(
 ) -> dict: # who and how -> part -> array
     "The scores beside a result."
     scores = {}
-    with np.load(Path(path).parent/f'items/{Path(path).stem}.npz') as z:
+    packed = (Path(path).parent/f'items/{Path(path).stem}.npz.xz').read_bytes()
+    with np.load(io.BytesIO(lzma.decompress(packed))) as z:
         for k in z.files:
             who, _, part = k.rpartition('/')
             scores.setdefault(who, {})[part] = z[k]
@@ -272,7 +277,7 @@ def read_result(
         raise ValueError(f'{path} has no {", ".join(miss)}: it is no result')
     again = f"make it again with `{r['command']}`"
     try: scores = read_scores(path)
-    except (OSError, ValueError) as e:
+    except (OSError, ValueError, lzma.LZMAError) as e:
         raise ValueError(f'{path}: no scores beside it ({e}): {again}') from None
     if scores_hash(scores) != r['items']:
         raise ValueError(f'{path}: its scores are not those it was made from: {again}')

@@ -74,8 +74,8 @@ def stopping(
         scores = lambda c: {k: c[k] for k in ('step', *STOPPING_RULES)}
         curves.append([scores(c) | dict(facts=f1_of_counts(c['facts'])) for c in curve])
         seconds += b.log.seconds['stopping']
-    claim = Claim('', '', 'A checkpoint chosen without labels, against the last one and the oracle.',
-                  'study')
+    claim = Claim('', '', 'A checkpoint chosen without labels, against the last one '
+                  'and the oracle.', 'study')
     r = result(f'stic_stopping_{setup.label}', claim,
                item_scores({k: [c[k] for c in kept] for k in (*rules, 'last')}),
                setup.settings['seeds'], setup.said(start=setup.start, epochs=4, lr=2 * b.r.lr),
@@ -250,9 +250,9 @@ def bases(
     claim = Claim(f'{weaker} gained', f'{setup.label} gained',
                   'The stronger base gains more than the weaker one, '
                   'on the mean of seven benchmarks (Table 1).')
+    rest = (claim.before, claim.after, [k for k in SEVEN if k != 'open'])
     r = result('stic_tab01_bases', claim, {f'{k} gained': gained(s) for k, s in scores.items()},
-               setup.settings['seeds'], said, time.time() - began,
-               {'without open': (claim.before, claim.after, [k for k in SEVEN if k != 'open'])}, HERE)
+               setup.settings['seeds'], said, time.time() - began, {'without open': rest}, HERE)
     strength = {k: float(np.mean([v.mean() for v in s['base direct'].values()]))
                 for k, s in scores.items()}
     return setup.save(r | dict(strength=strength))

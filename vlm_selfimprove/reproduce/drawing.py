@@ -59,7 +59,8 @@ STANDS_FOR = dict(science='ScienceQA', text='TextVQA', chart='ChartQA', open='LL
 BASES = dict(shipped='shipped base', weak='weaker base', bases='two bases, one against the other')
 COMPARED = dict(
     main_objects='object F1', main_facts='fact F1', main_vqa='questions, both direct',
-    main_dar='questions, both describing first', main_dar_gain='what describing adds, before → after',
+    main_dar='questions, both describing first',
+    main_dar_gain='what describing adds, before → after',
     main_vqa_dar='questions, direct before and describing after',
     control_objects='object F1, no careful prompt → STIC',
     control_facts='fact F1, no careful prompt → STIC',
@@ -210,7 +211,7 @@ def _seeds(r): return f"{len(r['seeds'])} training seed{'s' * (len(r['seeds']) >
 
 def verdict_word(
     r:dict, # a result
-) -> str: # 'reproduced' …; 'calibrated', 'studied'; said to be exploratory where one training was made
+) -> str: # 'reproduced' …, exploratory where one training was made; 'calibrated', 'studied'
     "A verdict, or why there is none."
     word = r['verdict'] or dict(calibrated='calibrated').get(r['form'], 'studied')
     return f'{word}, exploratory' if r['verdict'] and len(r['seeds']) == 1 else word
@@ -223,7 +224,8 @@ def headline(
     if not told: return 'This page describes; it judges no claim.'
     claims = {r['claim']: [x for x in told if x['claim'] == r['claim']] for r in told}
     def where(r):
-        return f"**{verdict_word(r)}** on the {readable(claim_and_base(r['name'])[1])}, {in_words(r)}"
+        base = readable(claim_and_base(r['name'])[1])
+        return f"**{verdict_word(r)}** on the {base}, {in_words(r)}"
     said = [f"{c.rstrip('.')}: {'; '.join(map(where, v))}." for c, v in claims.items()]
     note = ('<small>In points; in brackets the 95 % interval over items and training seeds. '
             '*Calibrated*: the base was chosen by it, so it shows nothing.</small>')
@@ -269,7 +271,8 @@ def cost_markdown(
     def line(r):
         took = f"{r['seconds'] / 60:.0f}"
         weights = ' '.join(f"`{a['sha256'][:8]}`" for a in r['adapters'].values())
-        return [readable(r['name']), f"`{r['command']}`", f"`{r['commit']}`", took, r['hardware'], weights]
+        made = f"`{r['command']}`", f"`{r['commit']}`"
+        return [readable(r['name']), *made, took, r['hardware'], weights]
     names = ['result', 'command', 'commit', 'minutes', 'hardware', 'adapters, SHA-256']
     table = [f"| {' | '.join(cells)} |" for cells in (names, ['---'] * len(names), *map(line, rs))]
     foot = ('A command goes on where it was stopped. A training that several results share counts '
@@ -340,7 +343,8 @@ def arms_of(
     against:bool=False, # differences from the reference arm, not from the base
 ) -> dict: # arm, in words -> change
     "The lines of a figure about a study."
-    split = {tuple(k.rsplit('/', 1)): v for k, v in below(r, 'against' if against else 'arms').items()}
+    group = below(r, 'against' if against else 'arms')
+    split = {tuple(k.rsplit('/', 1)): v for k, v in group.items()}
     return {arm_name(arm): v for (arm, of), v in split.items() if of == key}
 
 def arms_markdown(

@@ -132,9 +132,9 @@ def abilities_markdown(
         groups = by_ability(r, name).values()
         count = lambda right: sum(map(right, groups))
         return (f'Of {len(groups)} abilities of *{paper_name(name)}* '
-                f"**{count(lambda c: c['effect'] > 0)}** rise, {count(lambda c: c['lo'] > 0)} of them "
-                f"with the whole interval above zero, and {count(lambda c: c['hi'] < 0)} fall "
-                'with the whole interval below.')
+                f"**{count(lambda c: c['effect'] > 0)}** rise, "
+                f"{count(lambda c: c['lo'] > 0)} of them with the whole interval above zero, "
+                f"and {count(lambda c: c['hi'] < 0)} fall with the whole interval below.")
     return ' '.join(map(told, ('abilities', 'integrated')))
 
 # %% ../../nbs/reproduce/86_figures.ipynb #76da3292

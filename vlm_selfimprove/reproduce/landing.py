@@ -92,7 +92,8 @@ def palette_png(
     return Image(out.getvalue(), format='png')
 
 # %% ../../nbs/reproduce/89_landing.ipynb #1a0d0010
-VERDICT_WORDS = {'reproduced': 'yes', 'direction only': 'open', 'not reproduced': 'no'}
+VERDICT_WORDS = {'reproduced': 'yes', 'contrary': 'no, the contrary',
+                 'no difference': 'no difference', 'open': 'open'}
 
 def changes_markdown(
     rows:list[dict], # name, before, after, effect, lo, hi: shares of 1
@@ -105,12 +106,15 @@ def changes_markdown(
     return '\n'.join(head + [*map(line, rows)])
 
 def results_markdown(
-    lines:dict, # in plain words -> result
+    lines:dict, # in plain words -> result; None where it is not there yet
 ) -> str: # markdown table, percent and points
     "What was measured, a line a claim, with its verdict as an answer to 'does it hold?'."
     head = ['| | before → after | change [95 % interval] | holds? |', '|---|---|---|---|']
     def line(words, r):
-        before, after = (100 * sum(x[k] for x in r['rows']) / len(r['rows']) for k in ('before', 'after'))
-        holds = VERDICT_WORDS.get(r['verdict'], r['verdict'])
-        return f"| {words} | {before:.1f} → {after:.1f} | {in_words(r)} | {holds} |"
+        if r is None: return f'| {words} | | | *waits for its result* |'
+        c = r['compared']['claim']
+        holds = VERDICT_WORDS.get(r['verdict'], r['form'])
+        both = f"{100 * c['before']:.1f} → {100 * c['after']:.1f}"
+        return f'| {words} | {both} | {in_words(r)} | {holds} |'
     return '\n'.join(head + [line(*x) for x in lines.items()])
+

@@ -83,7 +83,7 @@ def reproduce_all(
     full:bool=False, # everything
     seeds:int=0, # training seeds; default: three where something is claimed, one for studies
 ):
-    "The headlines; with `full` every study, and the weaker base where the model is the shipped one."
+    "The headlines; with `full` every study, and the weaker base beside the shipped one."
     part = lambda name, *base: reproduce_part(name, *base, start, out, results, small, full, seeds)
     apart = 'stic.gains', 'stic.bases'  # tables hold the gains; two bases come last
     for name in parts(Setup(model, label)):

@@ -305,7 +305,7 @@ def reproduce_study(
     setup:Setup, # of the reproduction
     name:str, # a key of `STUDIES`
 ) -> list[dict]: # the results, as they are saved: one a claim
-    "How each arm differs from the base and from the reference, and the verdict if something is claimed."
+    "How each arm differs from the base and from the reference, and what follows for the claims."
     study, got, seconds, seeds = STUDIES[name], [], 0, setup.settings['seeds']
     for seed in seeds:
         b = study_setup(setup, seed)

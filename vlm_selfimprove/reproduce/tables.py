@@ -53,8 +53,8 @@ class Setup:
         return Path(self.out)/f'{self.label}-{seed}'
 
     def command(self, part): # -> what makes a part again
-        base = '' if self.label == 'shipped' else f' --model {Path(self.model).name} --label {self.label}'
-        return f'vlmsi reproduce {part}{base}'
+        other = f' --model {Path(self.model).name} --label {self.label}'
+        return f"vlmsi reproduce {part}{other if self.label != 'shipped' else ''}"
 
     def save(self, r): # -> the result, written
         return save_result(r, self.results or f'{self.out}/results')
@@ -221,7 +221,8 @@ def uncareful_pairs(
              for p in pairs]
     keep = {k: getattr(r, k) for k in ('seed', 'round', 'temperature', 'max_new_tokens')}
     rows = run_stage(run, 'uncareful', known, answer, keep | dict(model=model_key),
-                     2 * r.gen_batch, title='Answers to ordinary prompts', where=dict(image='image'))
+                     2 * r.gen_batch, title='Answers to ordinary prompts',
+                     where=dict(image='image'))
     said = {x['id']: x['chosen'] for x in rows}
     return [replace(p, chosen=said[p.id]) for p in pairs if p.id in said]
 
@@ -235,7 +236,8 @@ def _pairs(run): return [PreferencePair(**x) for x in read_parquet(Path(run)/'pa
 def _uncareful(vlm, run, r, rows, out): # -> adapter
     first = stic.stage1(vlm, uncareful_pairs(vlm, _pairs(run), out, r, weights_key(vlm)),
                         out/'stage1', r)['adapter']
-    with adapted(vlm, first) as tuned: infused = stic.infuse(tuned, rows, out, r, weights_key(tuned))
+    with adapted(vlm, first) as tuned:
+        infused = stic.infuse(tuned, rows, out, r, weights_key(tuned))
     return stic.stage2(vlm, infused, out/'stage2', r, first)['adapter']
 
 def train_control(
@@ -316,24 +318,28 @@ def reproduce_controls(
             return look_of(setup, seed)(tuned, folder/f'{name}-{seed}-main.json')
     with log.stage('controls'): measured |= {k: [look(k, s) for s in seeds] for k in used}
     scores, trained = item_scores(measured), main_adapters(setup) | control_adapters(setup, used)
-    beside = lambda key: {f'beside/{CONTROLS[k]}': (f'base {key}', f'{k} {key}') for k in used}
-    return [setup.save(result(f'stic_control_{setup.label}_{key}', Claim(f'{who} {key}', f'stic {key}', says),
-                              scores, seeds, setup.said(start=setup.start), log.seconds['controls'],
-                              beside(key), adapters=trained))
+    # the main job's claims with a control in STIC's place; ways of asking stand with dar
+    held = {k: (k if k in CONTROLLED else 'dar', c.before, c.after) for k, c in CLAIMS.items()}
+    beside = lambda key: {f'{k}/{CONTROLS[who]}': (b, a.replace('stic', who))
+                          for k, (at, b, a) in held.items() if at == key for who in used}
+    said = setup.said(start=setup.start)
+    return [setup.save(result(f'stic_control_{setup.label}_{key}',
+                              Claim(f'{who} {key}', f'stic {key}', says), scores, seeds, said,
+                              log.seconds['controls'], beside(key), adapters=trained))
             for key, (who, says) in CONTROLLED.items()]
 
 # %% ../../nbs/reproduce/81_tables.ipynb #f5fc1c07
 FIGURES = dict( # key -> claim about the mean of seven benchmarks
     tab01=Claim('base direct', 'stic dar', 'STIC with describe-and-respond is better than the base '
                 'asked directly, on the mean of seven benchmarks (Table 1).'),
-    tab01_dar=Claim('base dar', 'stic dar', 'STIC is better than the base when both describe first, '
-                    'on the mean (like for like).'),
+    tab01_dar=Claim('base dar', 'stic dar', 'STIC is better than the base when both describe '
+                    'first, on the mean (like for like).'),
     tab01_direct=Claim('base direct', 'stic direct', 'STIC is better than the base when neither '
                        'describes first (Table 2, rows without describe-and-respond).'),
     tab02_base=Claim('base direct', 'base dar', 'Describe-and-respond hurts the base, on the mean '
                      '(Table 2).', 'calibrated', -1),
-    tab02_stic=Claim('stic direct', 'stic dar', 'Describe-and-respond helps after STIC, on the mean '
-                     '(Table 2, Figure 6).'),
+    tab02_stic=Claim('stic direct', 'stic dar', 'Describe-and-respond helps after STIC, '
+                     'on the mean (Table 2, Figure 6).'),
     tab02_gain=Claim('base gain', 'stic gain', 'Describe-and-respond adds more after STIC than '
                      'before, on the mean (Table 2).'),
     tab03=Claim('positives dar', 'stic dar', 'Training with negatives is better than on positives '
@@ -411,10 +417,13 @@ def ability_scores(
 ) -> dict: # 'stage asked by ability' -> 'benchmark: ability' -> (seeds, items)
     "The same, with the items of each ability by themselves."
     one = next(iter(measured[0].values()))
-    needs = {(name, a): np.array([a in keys for keys in one[name]['keys']])
-             for name in names for a in dict.fromkeys(a for keys in one[name]['keys'] for a in keys)}
-    return {f'{who} by ability': {f'{name}: {a}': parts[name][:, on] for (name, a), on in needs.items()}
-            for who, parts in scores.items()}
+    needs = {}
+    for name in names:
+        tags = one[name]['keys']
+        for a in dict.fromkeys(a for keys in tags for a in keys):
+            needs[name, a] = np.array([a in keys for keys in tags])
+    split = lambda parts: {f'{k}: {a}': parts[k][:, on] for (k, a), on in needs.items()}
+    return {f'{who} by ability': split(parts) for who, parts in scores.items()}
 
 # %% ../../nbs/reproduce/81_tables.ipynb #4aa14284
 def open_runs(
@@ -431,7 +440,7 @@ def _table_examples(setup): # the main job's first seed
              setup.run(setup.settings['seeds'][0])/'after.json')
     return examples(*(json.loads(Path(f).read_text()) for f in files))
 
-def _pages_need(key, claim, scores): # name -> before, after, parts: what a table's page shows besides
+def _pages_need(key, claim, scores): # name -> before, after, parts: what a page shows besides
     b, a = claim.before, claim.after
     each = {f'benchmarks/{k}': (b, a, [k]) for k in SEVEN}
     rest = {'without open': (b, a, [k for k in SEVEN if k != 'open'])}
