@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['article', 'phrase', 'name_of', 'compared', 'relation', 'describe', 'truth', 'brief', 'references', 'parse',
-           'facts_of', 'has_habit', 'imagined_object', 'habits', 'ordinary', 'misled', 'boxes_text']
+           'facts_of', 'relations', 'has_habit', 'imagined_object', 'habits', 'ordinary', 'misled', 'boxes_text']
 
 # %% ../../nbs/world/12_language.ipynb #1873e77a
 import re
@@ -97,14 +97,10 @@ def references(
 
 # %% ../../nbs/world/12_language.ipynb #cd97e6ec
 _any = '|'.join  # alternatives in a regular expression
-_NAME = rf'(?:(?:{_any(COLORS)}) bar|{_any([*GLYPHS, *DIGITS])})'
 _THING = re.compile(  # article, 'small', state, colour, noun, then a height or a cell
     rf'(?:a|an) (?:(small) )?(?:({_any(STATES)}) )?(?:({_any(COLORS)}) )?'
     rf'({_any([*GLYPHS, *DIGITS, "bar"])})'
     rf'(?: of ({_any(DIGITS)})| ({_any(sorted(CELLS, key=len, reverse=True))}))?(?![a-z])')
-_STANDS = re.compile(
-    rf'the ({_NAME}) is (left of|right of|above|below|taller than|level with|shorter than)'
-    rf' the ({_NAME})')
 
 def parse(
     text: str,  # any text, usually a model's description
@@ -116,7 +112,6 @@ def parse(
         objs.add(noun)
         said = dict(size=small, state=state, color=color, height=height, where=where)
         facts |= {(noun, a, v) for a, v in said.items() if v}
-    facts |= {(x, 'stands', f'{how} the {y}') for x, how, y in _STANDS.findall(text.lower())}
     return objs, facts
 
 # %% ../../nbs/world/12_language.ipynb #ea3a78cb
@@ -125,6 +120,23 @@ def facts_of(
 ) -> tuple:  # set of nouns, set of (noun, attribute, value), as `parse` gives them
     "Ground truth of a scene in the form `parse` gives."
     return parse(truth(scene))
+
+# %% ../../nbs/world/12_language.ipynb #12c0de30
+_NAME = rf'(?:(?:{_any(COLORS)}) bar|{_any([*GLYPHS, *DIGITS])})'
+_STANDS = re.compile(
+    rf'the ({_NAME}) is (left of|right of|above|below|taller than|level with|shorter than)'
+    rf' the ({_NAME})')
+
+def relations(
+    text: str,  # any text, usually a model's description
+    scene: Scene,  # that it is about
+) -> list[bool]:  # one a relation that the text states
+    "Which of the stated relations hold."
+    at = {name_of(o): o for o in scene.objects}
+    def holds(x, how, y):
+        if x not in at or y not in at or bool(at[x].height) != bool(at[y].height): return False
+        return how == compared(at[x], at[y])
+    return [holds(*said) for said in _STANDS.findall(text.lower())]
 
 # %% ../../nbs/world/12_language.ipynb #27ac0457
 def has_habit(
@@ -183,7 +195,8 @@ def misled(
 ) -> str:  # one sentence, or two
     "A description with one or two plausible objects that are not there."
     have = {o.noun for o in scene.objects}
-    usual = [n for n in PLACES.get(scene.place, PLACES['office']) if n not in have]
+    usual = ([n for n in PLACES.get(scene.place, PLACES['office']) if n not in have]
+             or [n for n in GLYPHS if n not in have])
     invented = rng.choice(usual, min(len(usual), int(rng.integers(1, 3))), replace=False)
     cells = {o.cell for o in scene.objects}
     return describe(scene.place,

@@ -39,7 +39,7 @@ WORDINGS = dict(  # role -> parts; a wording takes one of each, with a space bet
                  _VIEW, ('.',)),
     region=(('what is', 'what stands', 'name the thing', 'describe what is'),
             ('at', 'in', 'inside'), ('{box}',)),
-    locate=(('where is', 'find', 'give the box of', 'locate'), ('the {noun}.',)))
+    locate=(('give the box of', 'find', 'locate', 'which box holds'), ('the {noun}.',)))
 
 # %% ../../nbs/world/14_wordings.ipynb #14c0de06
 def wording(
