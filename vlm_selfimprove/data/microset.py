@@ -15,7 +15,8 @@ from ..world.scenes import mk_scene
 
 # %% ../../nbs/data/34_microset.ipynb #b1c0de06
 def _save_instruction(r, out):
-    "Save the image of an example below the folder; its first turn as a line of JSON, which names the image."
+    ("Save the image of an example below the folder; "
+     "its first turn as a line of JSON, which names the image.")
     image = f"seen/{r['id']}.png"
     render(mk_scene(r['seed'], r['kind'])).save(out/image)
     prompt, answer = r['turns'][0]
@@ -29,10 +30,11 @@ def _only(folder, names):
         raise ValueError(f'{folder}: holds {len(others)} files that are not of this set, '
                          f'{others[0]!r} for one; name an empty folder, or remove them')
 
+# %% ../../nbs/data/34_microset.ipynb #b1c0de09
 def micro_images(
     out: str,  # folder to write
     n: int = 384,  # unlabelled images
-    start: int = 500_000,  # first scene seed; the base saw seeds below 14,000
+    start: int = 500_000,  # first scene seed; no base saw or read about one from here on
     rows: int = 768,  # instruction rows: a random part of what the base was trained on
     style: str = '',  # of all scenes, one of `STYLES`; default: each its own
     described: int = 0,  # more rows, all of which ask for a careful description
