@@ -2,7 +2,7 @@
 import re
 import numpy as np
 import pytest, torch
-from vlm_selfimprove.data.mixture import SEEN, ask_about, instruction
+from vlm_selfimprove.data.mixture import SCENE_KINDS, SEEN, ask_about, instruction
 from vlm_selfimprove.data.prompts import LAYOUTS, STIC_MICRO, SVP_MICRO, TEXT_MICRO, method_prompts
 from vlm_selfimprove.evaluation.seven import SEVEN, START, items
 from vlm_selfimprove.models import base
@@ -12,7 +12,6 @@ from vlm_selfimprove.world.scenes import HELD_OUT, content, mk_scene
 from vlm_selfimprove.world.tasks import KIND_OF, TASKS, mk_row
 from vlm_selfimprove.world.wordings import AT_HAND, BOXES_AT_HAND, REQUESTS, SITUATIONS, WORDINGS, runs_of_words, wordings
 
-KINDS = 'objects', 'situation', 'digits', 'chart'
 RUNS = set().union(*map(runs_of_words, method_prompts()))  # five words each; a shorter prompt is one run
 SHORT = [run for run in RUNS if len(run) < 5]
 
@@ -46,7 +45,7 @@ def asked(n):
     rng = np.random.default_rng(0)
     rows = (mk_row(i, task) for i in range(n) for task in TASKS)
     return ([r['prompt'] for r in rows if r]
-            + [said for i in range(n) for k in KINDS for said in ask_about(rng, mk_scene(i, k))])
+            + [said for i in range(n) for k in SCENE_KINDS for said in ask_about(rng, mk_scene(i, k))])
 
 
 def test_no_method_in_training(monkeypatch, tmp_path):
@@ -55,7 +54,7 @@ def test_no_method_in_training(monkeypatch, tmp_path):
     texts = learned(monkeypatch, tmp_path, 2500)
     assert [*texts] == ['recite', 'text', 'project', 'caption', 'instruct']
     texts['written'] = [said for _ in range(1000) for turn in base.written(rng) for said in turn]
-    texts['cells'] = [base.cells_in_words(mk_scene(i, k)) for i in range(500) for k in KINDS]
+    texts['cells'] = [base.cells_in_words(mk_scene(i, k)) for i in range(500) for k in SCENE_KINDS]
     texts['mixture'] = [said for i in range(2500, 56_000, 25) for turn in instruction(i)['turns'] for said in turn]
     texts['questions'] = asked(300)
     texts['wordings'] = [said for role in WORDINGS for said in wordings(role)]
@@ -105,7 +104,7 @@ def judged_on():
     "Contents of evaluation scenes of each kind, and of the seven benchmarks' own items."
     rows = [r for name in SEVEN for r in items(name, 150)]
     assert min(START.values()) >= HELD_OUT
-    return ({content(mk_scene(i, k)) for k in KINDS for i in range(HELD_OUT, HELD_OUT + 2500)}
+    return ({content(mk_scene(i, k)) for k in SCENE_KINDS for i in range(HELD_OUT, HELD_OUT + 2500)}
             | {content(mk_scene(r['seed'], r['kind'], r['style'])) for r in rows})
 
 

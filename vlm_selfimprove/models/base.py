@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np, torch, torch.nn.functional as F
 from transformers import LlamaForCausalLM
 from ..data.mixture import (
-    KINDS, SEEN, captioned, decision_turns, instruction, turns_about)
+    SCENE_KINDS, SEEN, captioned, decision_turns, instruction, turns_about)
 from .micro import mk_micro, save_micro
 from .vlm import VLM
 from ..world.language import brief, habits, misled, ordinary, truth
@@ -175,7 +175,7 @@ def cells_in_words(
     return f'{s.place}; ' + '; '.join(one(at[c]) if c in at else 'none' for c in range(9))
 
 # %% ../../nbs/models/23_base.ipynb #e857ea87
-TEXT_KINDS = (.54, .12, .22, .12)  # shares of `KINDS`, where text is read
+TEXT_KINDS = (.54, .12, .22, .12)  # shares of `SCENE_KINDS`, where text is read
 TEXT_SEEDS = 500_000  # text is about scenes of smaller seeds: more than the base ever sees
 
 def text_scene(
@@ -183,7 +183,8 @@ def text_scene(
     kind: str = '',  # of scene; default: any
 ) -> Scene:  # never one of evaluation, nor one of the images a method starts from
     "A scene that the decoder reads or writes about."
-    return mk_scene(int(rng.integers(TEXT_SEEDS)), kind or str(rng.choice(KINDS, p=TEXT_KINDS)))
+    return mk_scene(int(rng.integers(TEXT_SEEDS)),
+                    kind or str(rng.choice(SCENE_KINDS, p=TEXT_KINDS)))
 
 # %% ../../nbs/models/23_base.ipynb #e857ea88
 def written(
@@ -286,7 +287,7 @@ def fit_stage(
 
 # %% ../../nbs/models/23_base.ipynb #45ad3ccc
 CAPTIONS = dict(ordinary=.6, brief=.12, imaginative=.13, text=.15)  # shares of the caption stage
-CAPTION_KINDS = (.64, .16, .1, .1)  # of `KINDS`, in captions
+CAPTION_KINDS = (.64, .16, .1, .1)  # of `SCENE_KINDS`, in captions
 
 def caption_sample(
     rng: np.random.Generator,  # chooses role, scene and words
@@ -298,7 +299,7 @@ def caption_sample(
     role = str(rng.choice(list(roles), p=list(roles.values())))
     if role == 'text': return text_sample(rng, 3)
     while True:
-        kind = str(rng.choice(KINDS, p=CAPTION_KINDS))
+        kind = str(rng.choice(SCENE_KINDS, p=CAPTION_KINDS))
         s = mk_scene(int(rng.integers(SEEN[kind])), kind)
         if captioned(s): break
     said = dict(ordinary=lambda: ordinary(s, rng, bias), imaginative=lambda: misled(s, rng),

@@ -49,7 +49,7 @@ TEMPLATE = (
 SPECIAL = ['<pad>', '<s>', '</s>', '<image>', '<|user|>', '<|assistant|>', '<|system|>']
 
 def mk_tokenizer(
-    vocab_size: int = 1_152,  # tokens, special ones and 256 bytes among them
+    vocab_size: int = 1_152,  # tokens at most, special ones and 256 bytes among them
 ) -> PreTrainedTokenizerFast:  # byte-level BPE with a chat template, padding left
     "Train the tokenizer: deterministic, takes arbitrary text."
     t = Tokenizer(models.BPE())
