@@ -62,10 +62,10 @@ COMPARED = dict(
     main_dar='questions, both describing first',
     main_dar_gain='what describing adds, before → after',
     main_vqa_dar='questions, direct before and describing after',
-    control_objects='object F1, no careful prompt → STIC',
-    control_facts='fact F1, no careful prompt → STIC',
-    control_vqa='questions, plain fine-tuning → STIC, direct',
-    control_dar='questions, plain fine-tuning → STIC, describing',
+    control_objects='object F1, without care → STIC',
+    control_facts='fact F1, without care → STIC',
+    control_vqa='questions, plain → STIC, direct',
+    control_dar='questions, plain → STIC, describing',
     tab01='base direct → STIC describing', tab01_direct='base → STIC, both direct',
     tab01_dar='base → STIC, both describing', tab01_bases='gain, weaker → stronger base',
     tab02_base='base, direct → describing', tab02_stic='STIC, direct → describing',
@@ -73,7 +73,7 @@ COMPARED = dict(
     tab03='positives only → with negatives', tab03_direct='positives only → with negatives, direct',
     seven_plain='plain fine-tuning → STIC, describing',
     seven_plain_direct='plain fine-tuning → STIC, direct',
-    seven_careful='no careful prompt → STIC, describing',
+    seven_careful='without care → STIC, describing',
     fig05="POVID's recipe direct → STIC describing", fig05_dar="POVID's recipe → STIC, describing",
     fig05_direct="POVID's recipe → STIC, direct", fig06_stage1='base → stage 1',
     fig06_stage2='stage 1 → stage 2', fig07='pairs, once → twice', fig08='overlap and gain',
@@ -270,13 +270,13 @@ def cost_markdown(
     "Command, commit, time and hardware of each result, folded."
     def line(r):
         took = f"{r['seconds'] / 60:.0f}"
-        weights = ' '.join(f"`{a['sha256'][:8]}`" for a in r['adapters'].values())
+        weights = str(len(r['adapters']))
         made = f"`{r['command']}`", f"`{r['commit']}`"
         return [readable(r['name']), *made, took, r['hardware'], weights]
-    names = ['result', 'command', 'commit', 'minutes', 'hardware', 'adapters, SHA-256']
+    names = ['result', 'command', 'commit', 'minutes', 'hardware', 'adapters']
     table = [f"| {' | '.join(cells)} |" for cells in (names, ['---'] * len(names), *map(line, rs))]
     foot = ('A command goes on where it was stopped. A training that several results share counts '
-            'in each. The result file says of each adapter which command makes it again.')
+            'in each. The result file has the hash of each adapter and the command that makes it again.')
     head = '<details><summary>Commands and costs</summary>'
     return '\n'.join([head, '', *table, '', foot, AT_PAPER_SCALE, '', '</details>'])
 

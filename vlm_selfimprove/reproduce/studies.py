@@ -144,17 +144,15 @@ def _truth_of(p): return truth(mk_scene(int(Path(p.id).stem)))
 def rivals(
     b:Shared, # from `study_setup`
 ) -> dict: # arm -> training
-    ("Figure 5, both stages: STIC's bad answers and POVID's, "
-     "and POVID's own recipe, whose good answers are written by people.")
+    "Figure 5, both stages: STIC, and POVID's own recipe, whose good answers are written by people."
     pairs, _ = first_pairs(b)
     with b.log.stage('fig05'): noised = noised_pairs(b.vlm, pairs, b.run, b.r, weights_key(b.vlm))
     usable = {q.id for q in noised}
-    pairs = [p for p in pairs if p.id in usable]  # an answer that was cut leaves every arm
+    pairs = [p for p in pairs if p.id in usable]  # an answer that was cut leaves both arms
     true = injected_pairs(pairs, {p.id: _truth_of(p) for p in pairs})
     half_noised = [replace(q, chosen=p.chosen) for p, q in list(zip(true, noised))[1::2]]
-    arms = {'STIC': pairs, 'noised images': noised, 'injected objects': injected_pairs(pairs),
-            "POVID's recipe": true[::2] + half_noised}
-    return {k: train_both_stages(b, v) for k, v in arms.items()}
+    return {'STIC': train_both_stages(b, pairs),
+            "POVID's recipe": train_both_stages(b, true[::2] + half_noised)}
 
 def losses(
     b:Shared, # from `study_setup`
@@ -174,11 +172,14 @@ def losses(
 def kinds(
     b:Shared, # from `study_setup`
 ) -> dict: # arm -> training
-    "Each way to a bad answer alone, on equally many pairs."
+    "Each way to a bad answer alone, STIC's and POVID's two, on equally many pairs."
     parts = {k: select_pairs(b.pairs, (k,) if k else ())
              for k in ('bad_prompt', 'lowres', 'jitter', '')}
     n = min(map(len, parts.values()))
-    return {k or 'all kinds': train_arm(b, v[:n]) for k, v in parts.items()}
+    with b.log.stage('kinds'):
+        noised = noised_pairs(b.vlm, b.pairs[:n], b.run, b.r, weights_key(b.vlm))
+    theirs = {'noised images': noised, 'injected objects': injected_pairs(b.pairs[:n])}
+    return {k or 'all kinds': train_arm(b, v[:n]) for k, v in (parts | theirs).items()}
 
 def bad_prompts(
     b:Shared, # from `study_setup`

@@ -474,7 +474,9 @@ def reproduce_tables(
         if key == 'tab01': more |= dict(open_runs=open_runs(measured, seeds),
                                         examples=_table_examples(setup))
         r = result(f'stic_{key}_{setup.label}', claim, scores, seeds, said, seconds,
-                   _pages_need(key, claim, scores), adapters=trained)
+                   _pages_need(key, claim, scores))
+        used = {who.split()[0] for who in r['scores']}
+        r['adapters'] = {k: v for k, v in trained.items() if k.split(',')[0] in used}
         done.append(setup.save(r | more))
     return done
 
