@@ -11,8 +11,9 @@ import re
 from dataclasses import replace
 from zlib import crc32
 import numpy as np
-from .scenes import (
-    CELLS, COLORS, DIGITS, GLYPHS, HABIT, PLACES, SIGNATURE, STATES, Obj, Scene, mk_scene)
+from vlm_selfimprove.world.scenes import (
+    CELLS, COLORS, DIGITS, GLYPHS, HABIT, PLACES, SIGNATURE, STATES, UNCAPTIONED, Obj, Scene,
+    mk_scene)
 from .render import box
 
 # %% ../../nbs/world/12_language.ipynb #611dc316
@@ -192,15 +193,15 @@ def ordinary(
 def misled(
     scene: Scene,  # what is to be seen
     rng: np.random.Generator,  # chooses what is invented, and where
+    bias: float = 1.,  # the dial, 0 to 1: what is there is told no better than in other captions
 ) -> str:  # one sentence, or two
-    "A description with one or two plausible objects that are not there."
-    have = {o.noun for o in scene.objects}
-    usual = ([n for n in PLACES.get(scene.place, PLACES['office']) if n not in have]
-             or [n for n in GLYPHS if n not in have])
-    invented = rng.choice(usual, min(len(usual), int(rng.integers(1, 3))), replace=False)
-    cells = {o.cell for o in scene.objects}
-    return describe(scene.place,
-                    [*scene.objects, *(imagined_object(str(n), rng, cells) for n in invented)])
+    "A caption of the web with one or two objects more, of any kind but the place's signature."
+    objs = habits(scene, rng, bias)
+    have = {o.noun for o in (*scene.objects, *objs)} | {SIGNATURE.get(scene.place), *UNCAPTIONED}
+    invented = rng.choice([n for n in GLYPHS if n not in have], rng.integers(1, 3), replace=False)
+    for noun in map(str, invented):
+        objs.append(imagined_object(noun, rng, {o.cell for o in objs}))
+    return describe(scene.place, objs, bool(rng.random() < .5))
 
 # %% ../../nbs/world/12_language.ipynb #048f276b
 def boxes_text(

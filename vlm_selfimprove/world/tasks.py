@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = ['YES_NO', 'RULES', 'ACTIONS', 'TASKS', 'KIND_OF', 'ONE_STEP', 'TWO_STEP', 'VQA', 'POPULAR', 'q_existence', 'q_color',
            'q_where', 'q_at', 'q_count', 'q_state', 'q_relation', 'q_comparison', 'q_read', 'q_chart', 'q_neighbor',
-           'q_tally', 'q_any', 'q_difference', 'rule_of', 'habitual', 'q_decision', 'reason', 'situation_words',
-           'decision_json', 'mk_row', 'vqa_rows', 'image_of', 'pope_rows', 'scene_rows']
+           'q_tally', 'q_any', 'q_difference', 'rule_of', 'q_decision', 'reason', 'situation_words', 'decision_json',
+           'mk_row', 'vqa_rows', 'image_of', 'pope_rows', 'scene_rows']
 
 # %% ../../nbs/world/13_tasks.ipynb #822039d2
 import json
+from collections import Counter
 from zlib import crc32
 import numpy as np
 from PIL import Image
@@ -163,12 +164,13 @@ def q_neighbor(
 # %% ../../nbs/world/13_tasks.ipynb #13c0de13
 def q_tally(
     s: Scene,  # with objects
-    rng: np.random.Generator,  # chooses the colour: mostly one that is there
+    rng: np.random.Generator,  # chooses the number, then a colour of which there are so many
 ) -> tuple:  # prompt, answer, possible answers
     "How many things of a colour are there?"
-    there = rng.random() < .8
-    color = str(rng.choice([o.color for o in s.objects] if there else list(COLORS)))
-    n = sum(o.color == color for o in s.objects)
+    counts = {c: sum(o.color == c for o in s.objects) for c in COLORS}
+    # each number that occurs is as likely as the others, so that none is a good guess
+    n = _either(rng, *sorted(set(counts.values())))
+    color = _either(rng, *(c for c in COLORS if counts[c] == n))
     return f'how many {color} things are there?', DIGITS[n], DIGITS[:8]
 
 # %% ../../nbs/world/13_tasks.ipynb #13c0de15
@@ -216,22 +218,28 @@ def rule_of(
                         for group in (PERSONS, HAZARDS))
     return persons[0], hazards[0]
 
-def habitual(
-    s: Scene,  # of kind 'situation'
-) -> str:  # one of `ACTIONS`
-    "What is usually done about this hazard, whoever is concerned: the child's action."
-    return RULES['child', rule_of(s)[1]]
-
 # %% ../../nbs/world/13_tasks.ipynb #e89e9d02
+def _tempting(person, hazard, right, rng):
+    "Four other actions: of this person, of this hazard, then any; as often named as they are right."
+    weights = Counter(RULES.values())
+    options = [_either(rng, *group) for group in (
+        [a for (p, h), a in RULES.items() if p == person and a != right],
+        [a for (p, h), a in RULES.items() if h == hazard and a != right])]
+    options = [*dict.fromkeys(options)]
+    while len(options) < 4:
+        left = [a for a in ACTIONS if a not in (*options, right)]
+        p = np.array([weights[a] for a in left], float)
+        options.append(str(rng.choice(left, p=p / p.sum())))
+    return options
+
 def q_decision(
     s: Scene,  # of kind 'situation'
-    rng: np.random.Generator,  # chooses the other options, the order and the wording
+    rng: np.random.Generator,  # chooses the other options and the order
 ) -> tuple:  # prompt, answer, the five options in the order of the prompt
-    "What should be done first? Five actions, one fits; the habitual one is always among them."
-    right = RULES[rule_of(s)]
-    keep = {right, habitual(s)}
-    rest = rng.choice([a for a in ACTIONS if a not in keep], 5 - len(keep), replace=False)
-    options = sorted(keep | {str(a) for a in rest})
+    "What should be done first? Five actions: others of this person and of this hazard are among them."
+    person, hazard = rule_of(s)
+    right = RULES[person, hazard]
+    options = sorted([right, *_tempting(person, hazard, right, rng)])
     options = [options[i] for i in rng.permutation(5)]
     ask = _either(rng, 'what should be done first', 'what comes first', 'what is best to do')
     return f"{ask}: {', '.join(options)}?", right, tuple(options)

@@ -27,11 +27,15 @@ WORDINGS = dict(  # role -> parts; a wording takes one of each, with a space bet
     brief=(('in short:', 'briefly:', 'in a few words:'),
            tuple(f'{verb} {view}.' for view in _VIEW for verb in ('describe', 'caption', 'name'))),
     careful=(('with care,', 'carefully', 'with great care,', 'precisely', 'exactly',
-              'look closely and'),
-             ('list', 'describe', 'name', 'report', 'note'), _ALL,
+              'look closely and', 'in full,', 'completely,'),
+             ('list', 'describe', 'name', 'report', 'note', 'tell of', 'give'), _ALL,
              ('.', ', the small ones too.', ', even small things.', '. leave nothing out.',
               ', and nothing else.', '. add nothing.', ', small ones included, nothing more.',
-              '. only what is there.')),
+              '. only what is there.', ', tiny or large.', ', the large and the tiny.',
+              ', not more and not less.')),
+    boxed=(('use the boxes and', 'with the help of the boxes,', 'trust the boxes:'),
+           ('describe', 'report', 'tell', 'write down'),
+           ('what was found.', 'what was detected.', 'what they hold.', 'it all in place.')),
     imaginative=(('imagine', 'invent', 'suggest', 'make up', 'add', 'think up'),
                  ('plausible things', 'more objects', 'hypothetical items', 'things that may exist',
                   'absent things', 'practical tools', 'other items', 'what could be there'),
@@ -62,8 +66,8 @@ def wordings(
 AT_HAND = (  # a description, then a question about it
     '{text}\n{ask}', 'caption: {text}\n{ask}', 'notes: {text}\n\n{ask}',
     'someone says: {text} {ask}', 'scene:\n{text}\n{ask}', 'this is known: {text}\n\n{ask}',
-    'a description:\n{text}\n\n{ask}', 'what the picture shows:\n{text}\n\n{ask}',
-    'report:\n{text}\n{ask}', '"{text}"\n\n{ask}')
+    'facts: {text}\n{ask}', 'in words:\n{text}\n\n{ask}', 'report:\n{text}\n{ask}',
+    '"{text}"\n\n{ask}')
 BOXES_AT_HAND = (  # boxes, then a request
     'boxes:\n{text}\n{ask}', 'a detector found:\n{text}\n\n{ask}', 'regions: {text}\n{ask}',
     '{text}\n{ask}', '[found] {text} [end] {ask}', 'seen by a detector: {text}. {ask}')
