@@ -8,7 +8,7 @@ __all__ = ['micro_images']
 # %% ../../nbs/data/34_microset.ipynb #b1c0de04
 import json
 from pathlib import Path
-from .mixture import TAKEN, random_part
+from .mixture import random_part
 from .records import write_atomic
 from ..world.render import render
 from ..world.scenes import mk_scene
@@ -41,7 +41,9 @@ def micro_images(
 ) -> None:  # writes out/images, out/seen and out/instructions.jsonl
     "Write images of the micro world, and instruction rows with theirs."
     out, seeds = Path(out), range(start, start + n)
-    asked = random_part(rows) + random_part(described, ('detail',), TAKEN)
+    asked = random_part(rows, start)
+    taken = {r['id'] for r in asked}
+    asked += random_part(described, start, ('detail',), taken)
     _only(out/'images', {f'{i}.png' for i in seeds})
     _only(out/'seen', {f"{r['id']}.png" for r in asked})
     for i in seeds: render(mk_scene(i, style=style or None)).save(out/f'images/{i}.png')

@@ -20,6 +20,7 @@ class PromptSet:
     good: str  # asks for care; its answer is chosen
     bad: tuple  # invite invention; their answers are rejected
     describe: str  # asks for the description that is put before a question
+    layout: str = 'Image description:\n{desc}\n\n{question}'  # add_des_to_data.py
 
     def infuse(
         self,
@@ -27,7 +28,7 @@ class PromptSet:
         question: str,  # what is asked about the image
     ) -> str:  # the user's turn
         "A question with a description before it."
-        return f'Image description:\n{desc}\n\n{question}'
+        return self.layout.format(desc=desc, question=question)
 
     def _repr_html_(self):
         li = lambda ps: '<ol>' + ''.join(f'<li>{escape(p)}</li>' for p in ps) + '</ol>'
@@ -83,16 +84,19 @@ STIC_PAPER = PromptSet(
 
 # %% ../../nbs/data/32_prompts.ipynb #40a2f027
 STIC_MICRO = PromptSet('stic_micro', 'short counterparts of stic_paper for the micro world',
-    normal=('describe the image.', 'what is in the picture?', 'summarize the scene.',
-            'outline the key elements.', 'explain what is shown.', 'illustrate the details.',
-            'convey what the photo shows.', 'name the main subjects.'),
-    good='describe the image with care. name every object, small ones too, and nothing else.',
-    bad=('describe the image and imagine objects that may exist.',
-         'enrich the description with hypothetical objects.',
-         'suggest items that could be in the scene.', 'add things that are absent but would fit.',
-         'imagine things just out of frame.', 'augment the scene with plausible objects.',
-         'invent things that could enter the scene.', 'invent practical tools that could be here.'),
-    describe='describe the image.')
+    normal=('say what can be seen in a sentence or two.', 'put all of the content into words.',
+            'give the main points of the shot.', 'present the subjects inside the frame.',
+            'sketch the scene in words.', 'let us know what the camera saw.',
+            'write a line to go with it.', 'talk about what you are shown.'),
+    good='report with full care: every object, large and tiny ones, and not one more.',
+    bad=('suppose there were more: imagine it and tell all.',
+         'write of objects that could well be there though unseen.',
+         'let your mind add a few plausible extras.',
+         'what else might exist nearby? tell it as if seen.',
+         'make the tale richer with invented items.', 'include some hypothetical tools as well.',
+         'extend it by things one would suggest here.', 'be bold and think of absent objects.'),
+    describe='say what can be seen in a sentence or two.',
+    layout='image description:\n{desc}\n\n{question}')
 
 # %% ../../nbs/data/32_prompts.ipynb #32c0de02
 SVP_PAPER = dict(  # Appendix F: the request alone, and with boxes as context
@@ -101,9 +105,9 @@ SVP_PAPER = dict(  # Appendix F: the request alone, and with boxes as context
     grounded='<context> {grounding} </context> '
              'Please generate a detailed and comprehensive description '
              'for the content of this image. Be precise.')
-SVP_MICRO = dict(  # short counterparts
+SVP_MICRO = dict(  # short counterparts, in characters that the micro model knows
     base='generate a detailed and comprehensive description. be precise.',
-    grounded='<context> {grounding} </context> '
+    grounded='context: {grounding} end of context.\n'
              'generate a detailed and comprehensive description. be precise.')
 
 # %% ../../nbs/data/32_prompts.ipynb #32c0de04
@@ -118,15 +122,15 @@ TEXT_PAPER = dict(  # the released code's training prompt; Appendix A.2 and Figu
     request='Now generate {n} candidate question with answer. '
             'Your output should be presented as a JSON list:')
 TEXT_MICRO = dict(  # short counterparts
-    train='## situation:\n{situation}\n\n## question:\n{question}\njust output the choice:',
+    train='situation given: {situation}\nnow the question: {question}\nonly the choice:',
     image='{question}',
-    request='## examples:\n{examples}\n'
-            'now generate {n} candidate questions with answer, as a json list:')
+    request='examples so far:\n{examples}\ncreate {n} further candidates, as json:')
 
 # %% ../../nbs/data/32_prompts.ipynb #32c0de06
 # marks of the three methods' layouts, in small letters: no base meets them in its training
 LAYOUTS = (
-    'image description:', '<context>', '## situation', '#[situation]', '## examples', 'just output')
+    'image description:', '<context>', 'context:', '## situation', '#[situation]',
+    'situation given:', 'examples so far:', 'only the choice')
 
 def method_prompts(
 ) -> list[str]:  # of the three papers' methods, micro editions included

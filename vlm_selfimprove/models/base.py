@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['CLASSES', 'HEADS', 'WORDS', 'TEXT_KINDS', 'TEXT_SEEDS', 'CAPTIONS', 'CAPTION_KINDS', 'BaseRecipe', 'reduced',
-           'cell_labels', 'mk_pool', 'warmup_cosine', 'cell_features', 'train_tower', 'recital', 'cells_in_words',
-           'text_scene', 'written', 'text_sample', 'token_batches', 'lm_loss', 'fit_stage', 'caption_sample',
-           'instruction_sample', 'patch_features', 'save_counterpart', 'train_base']
+           'cell_labels', 'mk_pool', 'warmup_cosine', 'cell_features', 'train_tower', 'coined', 'recital',
+           'cells_in_words', 'text_scene', 'written', 'text_sample', 'token_batches', 'lm_loss', 'fit_stage',
+           'caption_sample', 'instruction_sample', 'patch_features', 'save_counterpart', 'train_base']
 
 # %% ../../nbs/models/23_base.ipynb #e4968053
 import json, time
+from string import ascii_lowercase
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 import numpy as np, torch, torch.nn.functional as F
@@ -33,7 +34,7 @@ class BaseRecipe:
     bias: float = 1.          # share of nouns and places with bad habits in captions, 0 to 1
     width: int = 192          # of the decoder
     tower: int = 140_000      # images seen by the tower
-    recite: int = 40_000      # lists of random words
+    recite: int = 44_000      # lists of random words
     text: int = 56_000        # text samples of the decoder, up to eight turns each
     project: int = 16_000     # captions with the decoder frozen
     caption: int = 40_000     # captions as the web writes them
@@ -150,6 +151,13 @@ def train_tower(
         if i % 50 == 0 or i == steps - 1:
             log(f'tower {i}/{steps} loss {loss:.3f} cells right {right:.3f}')
 
+# %% ../../nbs/models/23_base.ipynb #c2c807d9
+def coined(
+    rng: np.random.Generator,  # chooses the letters
+) -> str:  # three to six letters
+    "A word that means nothing, so that no piece of a word stays unknown."
+    return ''.join(rng.choice(list(ascii_lowercase), int(rng.integers(3, 7))))
+
 # %% ../../nbs/models/23_base.ipynb #c2c807da
 WORDS = (*GLYPHS, *COLORS, *DIGITS, *PLACES, *CELLS, *STATES)
 
@@ -158,6 +166,7 @@ def recital(
 ) -> tuple:  # prompt, answer
     "Repeat random words from a given word on: find a word again, go on from there, nothing else."
     words = [str(w) for w in rng.choice(WORDS, int(rng.integers(6, 15)), replace=False)]
+    words = [coined(rng) if rng.random() < .25 else w for w in words]
     k = int(rng.integers(len(words) - 2))
     return f"{' '.join(words)}\nrepeat from {words[k]}.", ' '.join(words[k:])
 
@@ -302,7 +311,7 @@ def caption_sample(
         kind = str(rng.choice(SCENE_KINDS, p=CAPTION_KINDS))
         s = mk_scene(int(rng.integers(SEEN[kind])), kind)
         if captioned(s): break
-    said = dict(ordinary=lambda: ordinary(s, rng, bias), imaginative=lambda: misled(s, rng),
+    said = dict(ordinary=lambda: ordinary(s, rng, bias), imaginative=lambda: misled(s, rng, bias),
                 brief=lambda: brief(s.place, habits(s, rng, bias)))[role]()
     return [(wording(role, rng), said)], index[s.seed, kind]
 
