@@ -7,14 +7,14 @@ __all__ = ['VERDICT_WORDS', 'judged_phrases', 'wholly_right', 'mended', 'before_
            'results_markdown']
 
 # %% ../../nbs/reproduce/89_landing.ipynb #1a0d0005
-import io
+import io, re
 from IPython.display import Image
 import matplotlib.pyplot as plt
 from PIL import Image as PILImage
 from ..evaluation.statistics import points
 from .claims import in_words
 from .drawing import PALETTE
-from ..world.language import facts_of, parse
+from ..world.language import facts_of, parse, relations
 from ..world.scenes import Scene, mk_scene
 from ..world.tasks import image_of
 
@@ -25,8 +25,10 @@ def judged_phrases(
 ) -> tuple[list, list]: # (phrase, is it right) in order of the text; nouns that were left out
     "Each phrase of a description against the truth."
     objects, facts = facts_of(scene)
-    phrases = [p.strip(' .') for p in text.partition(':')[2].split(',')]
-    right = lambda p: bool(parse(p)[0]) and parse(p)[0] <= objects and parse(p)[1] <= facts
+    phrases = re.split(r'[,.] ', text.partition(':')[2].strip(' .'))
+    def right(p):
+        if stated := relations(p, scene): return all(stated)
+        return bool(parse(p)[0]) and parse(p)[0] <= objects and parse(p)[1] <= facts
     return [(p, right(p)) for p in phrases if p], sorted(objects - parse(text)[0])
 
 # %% ../../nbs/reproduce/89_landing.ipynb #1a0d000a
