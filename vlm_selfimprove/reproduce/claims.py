@@ -174,6 +174,7 @@ def result(
     adapters:dict={}, # name -> sha256 of its weights, command that makes it
     parts=(), # that the claim is about; default: all
     how:dict={}, # more for `compare_scores`
+    paper:str='STIC', # whose claim
 ) -> dict: # the ledger's entry, with its scores
     "A claim with its verdict, effect and interval, every seed reported."
     if claim.form == 'kept': how = how | dict(null=-claim.margin)
@@ -181,7 +182,7 @@ def result(
     if claim.before: done['claim'] = compare_scores(scores, claim.before, claim.after, parts, how)
     said = dict(form=claim.form, claimed=claim.claimed, margin=claim.margin)
     scores = {who: scores[who] for who in dict.fromkeys(k for c in done.values() for k in c['of'])}
-    return dict(paper='STIC', name=name, claim=claim.says, **said,
+    return dict(paper=paper, name=name, claim=claim.says, **said,
                 **judged(done.get('claim'), **said), unit=unit, seeds=list(seeds), compared=done,
                 items=scores_hash(scores), adapters=adapters, settings=settings, **provenance(),
                 code=code_key(made_by), made_by=list(made_by), seconds=round(seconds),
