@@ -16,6 +16,7 @@ fork = multiprocessing.get_context('forkserver')
 fork.set_forkserver_preload(['vlm_selfimprove.app.cli', 'vlm_selfimprove.runs.run'])
 SMALL = 'gen_batch=4 batch=4 micro_batch=4 lora_r=4 lora_alpha=8 batch2=4 save_steps=2'.split()
 KILLS = 10
+STAGES = 'images', 'instructions', 'pairs', 'infused'
 
 
 def run(argv, out, last=0, delay=0.):
@@ -55,8 +56,8 @@ def read(out):
     "What has to be the same: bytes of the data, their hashes, adapter, losses, measurements."
     load = lambda f: json.loads((out/f).read_text())
     return SimpleNamespace(
-        data={f'{s}/{f}': (out/s/f).read_bytes() for s in ('images', 'pairs', 'infused') for f in ('data.parquet', 'manifest.json')},
-        hashes=[load(f'{s}/manifest.json')['data_sha256'] for s in ('images', 'pairs', 'infused')],
+        data={f'{s}/{f}': (out/s/f).read_bytes() for s in STAGES for f in ('data.parquet', 'manifest.json')},
+        hashes=[load(f'{s}/manifest.json')['data_sha256'] for s in STAGES],
         adapter=load_file(out/'adapter/adapter_model.safetensors'),
         losses=[[h['loss'] for h in load(f'{s}/training.json')['history']] for s in ('stage1', 'stage2')],
         results={k: v for k, v in load('results.json').items() if k in ('table', 'counts', 'rejects', 'skipped', 'failures', 'recipe')})
