@@ -303,7 +303,7 @@ def _args(name, words): # the words after a command -> its arguments
     f = command(name)
     parser = anno_parser(f, prog=f'vlmsi {name}')
     parser.allow_abbrev = False
-    for a in parser._actions: a.help = (a.help or '').removesuffix(' (default: )')  # it says nothing
+    for a in parser._actions: a.help = (a.help or '').replace(' (default: )', '')  # no default
     parser.add_argument('--debug', action='store_true', help='show where an error came from')
     args, unknown = parser.parse_known_args(words)
     args = {k: v for k, v in vars(args).items() if k in inspect.signature(f).parameters}
