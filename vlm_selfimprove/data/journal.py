@@ -50,8 +50,8 @@ def seal(
     name: str = 'seal',  # of the new entry, a key of `SEALS`
 ) -> dict:  # the same as JSON gives it back, with a hash of itself as the last entry
     "An object that can be trusted by itself."
-    o = json.loads(json.dumps(o, default=_plain))
-    return o | {name: SEALS[name](o)}
+    told = json.loads(json.dumps({k: v for k, v in o.items() if k != name}, default=_plain))
+    return told | {name: SEALS[name](told)}
 
 def unseal(
     o,  # as read from JSON
