@@ -135,11 +135,12 @@ def rivals(
     with b.log.stage('fig05'): noised = noised_pairs(b.vlm, pairs, b.run, b.r, weights_key(b.vlm))
     usable = {q.id for q in noised}
     pairs = [p for p in pairs if p.id in usable]  # an answer that was cut leaves every arm
-    true = injected_pairs(pairs, {p.id: _truth_of(p) for p in pairs})
-    half_noised = [replace(q, chosen=p.chosen) for p, q in list(zip(true, noised))[1::2]]
+    # a description that names everything gets nothing injected, and leaves POVID's arm
+    true = {p.id: p for p in injected_pairs(pairs, {p.id: _truth_of(p) for p in pairs})}
+    half_noised = [replace(q, chosen=true[q.id].chosen) for q in noised if q.id in true][1::2]
     return {'STIC': train_arm(b, pairs), 'noised images': train_arm(b, noised),
             'injected objects': train_arm(b, injected_pairs(pairs)),
-            "POVID's recipe": train_arm(b, true[::2] + half_noised)}
+            "POVID's recipe": train_arm(b, [*true.values()][::2] + half_noised)}
 
 def losses(
     b:Shared, # from `study_setup`
