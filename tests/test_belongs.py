@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from vlm_selfimprove.app.cli import main
+from vlm_selfimprove.data.journal import SEALS, seal
 from vlm_selfimprove.data.microset import micro_images
 from vlm_selfimprove.models.vlm import load_vlm
 from vlm_selfimprove.runs.belongs import ADAPTER, check_adapter_belongs
@@ -143,7 +144,7 @@ def put(o, rng):
 
 
 def test_wrong_shapes(copy, quick):
-    "JSON that is whole and says something odd, in a folder that no hash protects: used where it can be, or refused in one line."
+    "JSON that is whole and says something odd, in a folder that no hash protects, under a right seal: used where it can be, or refused in one line."
     told, rng = json.loads((copy/'results.json').read_text()), random.Random(0)
     for k in ('sha256', 'files'): del told[k]
     (copy/'results.json').write_text(json.dumps(told))
@@ -157,7 +158,9 @@ def test_wrong_shapes(copy, quick):
     for _ in range(int(os.environ.get('VLMSI_CASES', 60))):
         f = rng.choice(files)
         data = f.read_bytes()
-        f.write_text(json.dumps(put(json.loads(data), rng)))
+        o = put(json.loads(data), rng)
+        for name in SEALS.keys() & o.keys(): o = seal(o, name)
+        f.write_text(json.dumps(o))
         for read in (lambda run: reported(run).encode('utf-8', 'replace'), compare, export): outcome(read, copy, '')
         f.write_bytes(data)
 
@@ -183,7 +186,10 @@ def test_changed_settings_are_not_published(copy):
 def test_settings_changed_then_killed(copy):
     "From the moment other settings begin, nothing that the old ones made is shown or published under them."
     begin(copy, 'another key', load_recipe(copy/'recipe.yaml', dict(max_new_tokens=40)))  # and here the power fails
-    page = write_report(copy).read_text()
+    for _ in range(2):  # and once more, started again and killed again
+        page = write_report(copy).read_text()
+        assert not load_run(copy)['trainings'] and '<svg' not in page, 'a curve of the old training'
+        begin(copy, 'another key', load_recipe(copy/'recipe.yaml'))
     assert 'has no results' in page and 'question accuracy' not in page and 'class="card"' not in page
     with pytest.raises(ValueError, match='nothing to export: .*pairs has not finished'): export_run(copy, 'hub')
     assert not (copy/'adapter').exists()

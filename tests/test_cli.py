@@ -1,7 +1,10 @@
 "The command line: what a user may type, and what comes of it. Nothing here trains."
 import os, subprocess, sys
 from pathlib import Path
+from unittest.mock import Mock
 import pytest
+from huggingface_hub import HfApi, constants
+from huggingface_hub.errors import RepositoryNotFoundError
 from vlm_selfimprove.app import cli
 from vlm_selfimprove.app.cli import COMMANDS, main
 from vlm_selfimprove.data.microset import micro_images
@@ -21,6 +24,17 @@ def here(tmp_path, monkeypatch):
     return given
 
 
+@pytest.fixture
+def hub(tmp_path_factory, monkeypatch):
+    "What the hub left in its cache: one model, as far as its settings tell."
+    cache = tmp_path_factory.mktemp('hub')
+    monkeypatch.setattr(constants, 'HF_HUB_CACHE', str(cache))
+    model = cache/'models--llava-hf--llava-1.5-7b-hf'
+    for f, text in (('refs/main', 'c0ffee'), ('snapshots/c0ffee/config.json', '{}')):
+        (model/f).parent.mkdir(parents=True)
+        (model/f).write_text(text)
+
+
 def refused(capsys, *argv, code=1):
     "What a command that must fail says in its last line."
     try: ended = main([*map(str, argv)])
@@ -38,7 +52,7 @@ def test_every_set_counts(here):
     assert (r.lr, r.seed, r.batch, r.micro_batch) == (1e-3, 4, 4, 2)
 
 
-def test_an_explicit_model_wins(here, capsys):
+def test_an_explicit_model_wins(here, hub, capsys):
     "--model beats the recipe's; two explicit ones that differ are refused; a recipe without one says so."
     Path('named.yaml').write_text('method: stic\nmodel: llava-hf/llava-1.5-7b-hf\n')
     Path('bare.yaml').write_text('method: stic\n')
@@ -107,10 +121,20 @@ def test_paths_are_checked_first(here, capsys, monkeypatch, wrong):
     assert sorted(Path('.').rglob('*')) == before and not here
 
 
-def test_a_hub_name_is_a_model(here):
-    "What the hub allows is left to the hub."
-    for name in ('gpt2', 'llava-hf/llava-v1.6-mistral-7b-hf'):
-        assert main(['run', '--recipe', 'stic', '--images', 'photos', '--model', name]) == 0
+def test_a_hub_name_is_a_model_where_there_is_one(here, hub, capsys, monkeypatch):
+    "In the cache, or on the hub; a name with a typo is one line, before rows are read or a folder is made."
+    monkeypatch.setattr(cli, '_rows', lambda *a: pytest.fail('rows were read'))
+    Path('rows.jsonl').write_text('{}')
+    before, words = sorted(Path('.').rglob('*')), 'run --recipe stic --images photos --model'.split()
+    for name, meant in (('llava-hf/llava-v1.6-mistral-7b-hff', 'llava-hf/llava-v1.6-mistral-7b-hf'), ('mikro', 'micro'), ('someone/else', '')):
+        said = refused(capsys, *words, name, '--instructions', 'rows.jsonl')
+        assert f'--model {name}: there is no folder' in said and "no such model in the hub's cache" in said
+        assert said.endswith(f'; did you mean {meant!r}?') if meant else 'did you mean' not in said
+    monkeypatch.setattr(HfApi, 'model_info', Mock(side_effect=RepositoryNotFoundError('none', response=Mock(headers={}))))
+    assert 'the hub has no model of that name' in refused(capsys, *words, 'someone/else')
+    assert sorted(Path('.').rglob('*')) == before and not here
+    monkeypatch.setattr(HfApi, 'model_info', Mock())  # the hub has it
+    for name in ('llava-hf/llava-1.5-7b-hf', 'someone/else'): assert main([*words, name]) == 0
 
 
 def test_each_command_has_a_folder_of_its_own(here):
@@ -180,10 +204,11 @@ def test_words_of_an_option(here, capsys):
 def test_one_option_means_one_thing(capsys):
     "An option of the same name has the same kind in every command, and every command takes --debug."
     kinds = {}
-    for name in COMMANDS:
+    for name in [*COMMANDS] * 2:
         with pytest.raises(SystemExit): main([*name.split(), '--help'])
         text = capsys.readouterr().out
         assert '--debug' in text, name
+        assert '(default: )' not in text, name
         for line in text.splitlines():
             words = line.split()
             if line.startswith('  --') and words[0] != '--debug': kinds.setdefault(words[0], set()).add(len(words) > 1 and words[1].isupper())

@@ -1,5 +1,5 @@
 "The main job under SIGKILL, twice the same, on files nobody would call images, and on ordinary photographs."
-import hashlib, json, multiprocessing, os, random, shutil, signal, struct, zipfile, zlib
+import hashlib, html, json, multiprocessing, os, random, shutil, signal, struct, zipfile, zlib
 from pathlib import Path
 from types import SimpleNamespace
 import numpy as np, pytest, yaml
@@ -9,13 +9,14 @@ from killed import work
 from vlm_selfimprove.data.microset import micro_images
 from vlm_selfimprove.data.images import REASONS
 from vlm_selfimprove.data.journal import read_stages
-from vlm_selfimprove.data.records import read_parquet
+from vlm_selfimprove.data.records import read_parquet, write_parquet
 
 # children are forked from a server that has imported everything: an attempt costs no import time
 fork = multiprocessing.get_context('forkserver')
 fork.set_forkserver_preload(['vlm_selfimprove.app.cli', 'vlm_selfimprove.runs.run'])
 SMALL = 'gen_batch=4 batch=4 micro_batch=4 lora_r=4 lora_alpha=8 batch2=4 save_steps=2'.split()
 KILLS = 10
+STAGES = 'images', 'instructions', 'pairs', 'infused'
 
 
 def run(argv, out, last=0, delay=0.):
@@ -55,8 +56,8 @@ def read(out):
     "What has to be the same: bytes of the data, their hashes, adapter, losses, measurements."
     load = lambda f: json.loads((out/f).read_text())
     return SimpleNamespace(
-        data={f'{s}/{f}': (out/s/f).read_bytes() for s in ('images', 'pairs', 'infused') for f in ('data.parquet', 'manifest.json')},
-        hashes=[load(f'{s}/manifest.json')['data_sha256'] for s in ('images', 'pairs', 'infused')],
+        data={f'{s}/{f}': (out/s/f).read_bytes() for s in STAGES for f in ('data.parquet', 'manifest.json')},
+        hashes=[load(f'{s}/manifest.json')['data_sha256'] for s in STAGES],
         adapter=load_file(out/'adapter/adapter_model.safetensors'),
         losses=[[h['loss'] for h in load(f'{s}/training.json')['history']] for s in ('stage1', 'stage2')],
         results={k: v for k, v in load('results.json').items() if k in ('table', 'counts', 'rejects', 'skipped', 'failures', 'recipe')})
@@ -175,6 +176,32 @@ def test_an_evaluation_picture_that_was_replaced_is_asked_about_again(command, u
     os.utime(picture, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     assert run(source, out) == 0, said(out)
     assert not {json.loads((out/f).read_text())['key'] for f in ('before.json', 'after.json')} & set(keys)
+
+
+def test_rows_that_are_too_long_are_named_at_the_start(micro, tmp_path):
+    "With the description that will stand before its question a row would not fit: left out before stage 1, named, counted, in the report."
+    data, out = tmp_path/'data', tmp_path/'run'
+    micro_images(data, 8, rows=6)
+    rows = [json.loads(line) for line in (data/'instructions.jsonl').read_text().splitlines()]
+    write_parquet([dict(image=(data/rows[1]['image']).read_bytes())], data/'table.parquet')
+    rows[1]['image'] = 'table.parquet#0'
+    rows[3] |= dict(id='too long', answer='cow ' * 390, choices=[])  # alone it fits
+    argv = ['stic', '--images', data/'images', '--model', micro, '--instructions', data/'rows.jsonl', '--set', *SMALL]
+    put = lambda some: (data/'rows.jsonl').write_text('\n'.join(map(json.dumps, some)))
+    put(rows[3:4])
+    assert run(argv, out) == 1 and 'none of 1 instruction rows fits' in said(out), said(out)
+    assert not {'pairs', 'stage1', 'infused'} & {p.name for p in out.iterdir()}
+    put(rows)
+    assert run(argv, out) == 0, said(out)
+    first = lambda part: next(i for i, e in enumerate(events(out)) if f'{part}/' in e)
+    assert first('instructions') < first('pairs') < first('infused')
+    res = json.loads((out/'results.json').read_text())
+    left, = [r for r in res['rejects'] if r['stage'] == 'instructions']
+    assert left['id'] == 'too long' and 'kept for its description' in left['reason'] and "'too long': " in said(out)
+    assert res['counts']['stages']['instructions'] | dict(title='', kind='') == dict(title='', kind='', rows=6, kept=5, rejected=1)
+    assert left['reason'] in html.unescape((out/'report.html').read_text())
+    used = {r['id'] for r in read_parquet(out/'infused/data.parquet')}
+    assert rows[1]['id'] in used and 'too long' not in used
 
 
 def png(w, h, pixels=b''):

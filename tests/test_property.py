@@ -7,7 +7,7 @@ import numpy as np, pytest, yaml
 from hypothesis import HealthCheck, given, settings, strategies as st
 from PIL import Image
 from vlm_selfimprove.data.images import ImageRejected, decode
-from vlm_selfimprove.data.journal import run_stage
+from vlm_selfimprove.data.journal import SEALS, run_stage, seal, unseal
 from vlm_selfimprove.data.rows import read_rows
 from vlm_selfimprove.methods.stic import STICRecipe
 from vlm_selfimprove.runs.recipes import load_recipe
@@ -92,6 +92,26 @@ def test_images(pictures, form, bytes_put, cut, whole):
         one_line(e)
         return
     assert img.mode == 'RGB' and min(img.size) > 0 and isinstance(kinds, list)
+
+
+# seals
+
+plain = st.recursive(st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5)),
+                     lambda x: st.one_of(st.lists(x, max_size=3), st.dictionaries(st.text(max_size=3), x, max_size=3)), max_leaves=8)
+
+
+@tried
+@given(st.dictionaries(st.text(max_size=3).filter(lambda k: k not in SEALS), plain, min_size=1, max_size=4), st.sampled_from(sorted(SEALS)),
+       st.floats(0, 1), st.integers(0, 7))
+def test_seals(o, name, where, bit):
+    "What was sealed is read back; with a wrong bit in its text it is refused, or says the very same."
+    text = json.dumps(seal(o, name)).encode()
+    same = lambda x: json.dumps(x, sort_keys=True) == json.dumps(o, sort_keys=True)
+    assert same(unseal(json.loads(text), name))
+    at = int(where * (len(text) - 1))
+    flipped = text[:at] + bytes([text[at] ^ 1 << bit]) + text[at + 1:]
+    try: assert same(unseal(json.loads(flipped), name)), flipped
+    except ValueError: pass
 
 
 # stages

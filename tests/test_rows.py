@@ -2,9 +2,11 @@
 import json, os, random, subprocess, sys
 import pytest
 from PIL import Image
-from vlm_selfimprove.data.images import decode, list_images, open_image
+from vlm_selfimprove.data.images import check_image, decode, list_images, open_image
+from vlm_selfimprove.data.records import file_sha256, write_parquet
 from vlm_selfimprove.data.rows import check_rows, read_rows
 from vlm_selfimprove.evaluation.benchmarks import describe_and_respond, measure
+from vlm_selfimprove.runs.run import check_source
 from vlm_selfimprove.world.tasks import VQA, vqa_rows
 
 GOOD = dict(id='good', prompt='is there a cow?', answer='no', image='a.png')
@@ -73,12 +75,26 @@ def test_what_concerns_the_file_is_one_error(folder):
 def test_a_picture_is_opened_once_and_known_by_its_bytes(folder, monkeypatch):
     from vlm_selfimprove.data import rows as module
     opened = []
-    monkeypatch.setattr(module, 'decode', lambda data: opened.append(data))
+    monkeypatch.setattr(module, 'check_image', lambda rec: opened.append(rec) or check_image(rec))
     (folder/'many.jsonl').write_text(lines(*(GOOD | dict(id=str(i)) for i in range(9))))
     before = check_rows(folder/'many.jsonl')[0]
     assert len(opened) == 1 and len({r['sha256'] for r in before}) == 1
     Image.new('RGB', (30, 20), 'red').save(folder/'a.png')
     assert check_rows(folder/'many.jsonl')[0][0]['sha256'] != before[0]['sha256']
+
+
+def test_a_file_whose_name_ends_like_a_row_of_a_table(folder):
+    "`scan#2` is a file of its own: another picture in it is noticed. `t.parquet#0` is a row: a table written anew is."
+    images, run = folder/'images', folder/'run'
+    images.mkdir()
+    hashes = lambda source: {r['id']: r['sha256'] for r in check_source(source, run)[0]}
+    for color in ('teal', 'red'):
+        Image.new('RGB', (30, 20), color).save(images/'scan#2', 'PNG')
+        seen = hashes(images)
+        write_parquet([dict(image=(images/'scan#2').read_bytes())], folder/'t.parquet')
+        table = hashes(folder/'t.parquet')
+        want = file_sha256(images/'scan#2')
+        assert (seen, table) == ({'scan#2': want}, {'000000': want})
 
 
 class Knows:

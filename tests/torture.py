@@ -1,5 +1,5 @@
 """An hour of harm: `make torture`, or `python tests/torture.py [N [KIND ...]]` for N kills a stage, N damaged folders, 20 N images and
-rows; kinds are rows, images, damaged, kills.
+rows; kinds are rows, images, damaged, kills, and kills:STAGE for those of one stage.
 
 Prints a line for each kind of harm: what was tried, and what did not end as it should. The exit status is the number of those."""
 import contextlib, os, random, shutil, signal, sys, tempfile
@@ -41,6 +41,8 @@ def kills(cmd, unharmed, d, n, rng):
     for i, e in enumerate(events(unharmed), 1):
         part, *inside = e.split()[1].split('/')
         where[part if inside else 'the end'].append(i)
+    only = {k.partition(':')[2] for k in sys.argv[2:] if ':' in k}
+    where = {k: v for k, v in where.items() if not only or k in only}
     for stage, moments in where.items():
         begun = d/f'{stage}-begun'
         run(cmd, begun, moments[0])
@@ -53,7 +55,12 @@ def kills(cmd, unharmed, d, n, rng):
                 assert code in (-signal.SIGKILL, 0) and run(cmd, out) == 0, said(out)[-500:]
                 same(out, unharmed)
             except Exception as e: wrong.append(f'{stage}, write {at}: {type(e).__name__}: {e}')
-            for f in d.glob(f'{stage}-{k}*'): shutil.rmtree(f) if f.is_dir() else f.unlink()
+            for f in d.glob(f'{stage}-{k}*'):
+                if f.is_dir(): shutil.rmtree(f, ignore_errors=True)
+                else: f.unlink()
+            if out.exists():
+                wrong.append(f'{stage}, write {at}: written to after its end: {[*map(str, out.rglob("*"))]}')
+                shutil.rmtree(out, ignore_errors=True)
         print(f'  {stage}: {n} kills, {len(wrong)} wrong so far', flush=True)
     return f'{n} kills in each of {len(where)} places ({", ".join(where)}), {struck} of them before the run had ended', wrong
 
@@ -120,7 +127,7 @@ def main():
         assert run(cmd, d/'unharmed') == 0, said(d/'unharmed')
         for harm, args in ((rows, (d/'rows', 20 * n)), (images, (d/'pictures', 20 * n)),
                            (damaged, (cmd, d/'unharmed', d, n)), (kills, (cmd, d/'unharmed', d, n))):
-            if sys.argv[2:] and harm.__name__ not in sys.argv[2:]: continue
+            if sys.argv[2:] and harm.__name__ not in {k.partition(':')[0] for k in sys.argv[2:]}: continue
             tried, wrong = harm(*args, rng)
             bad += len(wrong)
             print(f'{tried}: {len(wrong)} not as it should be', *wrong, sep='\n  ', flush=True)

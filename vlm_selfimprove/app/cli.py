@@ -16,11 +16,23 @@ from fastcore.script import Param, anno_parser
 from ..data.settings import did_you_mean, printable
 
 # %% ../../nbs/app/90_cli.ipynb #90a00002
-def _hub_could_know(name): # is it a name that the hub allows, and no path of this machine?
-    from huggingface_hub.utils import HFValidationError, validate_repo_id
-    try: validate_repo_id(name)
+def _models(): # names that a model is likely to have
+    from vlm_selfimprove.methods.stic import RECIPES
+    from vlm_selfimprove.models.micro import SHIPPED
+    return [*SHIPPED, *filter(None, (make().model for make in RECIPES.values()))]
+
+def _on_hub(name): # -> True where the hub or its cache has that model, else what to say of it
+    from huggingface_hub import HfApi, try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
+    if Path(name).exists(): return False
+    try:
+        if isinstance(try_to_load_from_cache(name, 'config.json'), str): return True
+        HfApi().model_info(name, timeout=10)
+        return True
     except HFValidationError: return False
-    return not Path(name).exists()
+    except RepositoryNotFoundError: why = 'and the hub has no model of that name'
+    except Exception: why = "no such model in the hub's cache, and the hub cannot be reached"
+    return f', {why}' + ('' if name in _models() else did_you_mean(name, _models()))
 
 def _can_write(folder): # is it a folder, or can it be made?
     p = Path(folder).absolute()
@@ -28,11 +40,11 @@ def _can_write(folder): # is it a folder, or can it be made?
     return there.is_dir() and os.access(there, os.W_OK)
 
 _is_file = lambda p: Path(p).is_file()
-PATHS = dict( # option -> what it names, how that is seen
+PATHS = dict( # option -> what it names; whether it does, or what to say besides
     images=('folder or .parquet file of images',
             lambda p: Path(p).is_dir() or _is_file(p) and p.endswith('.parquet')),
     model=('folder with a config.json',
-           lambda p: _is_file(f'{p}/config.json') or _hub_could_know(p)),
+           lambda p: _is_file(f'{p}/config.json') or _on_hub(p)),
     adapter=('folder with an adapter_config.json', lambda p: _is_file(f'{p}/adapter_config.json')),
     instructions=('.jsonl file', _is_file),
     evaluation=(".jsonl file; 'micro' is built in", lambda p: p == 'micro' or _is_file(p)),
@@ -47,10 +59,11 @@ def check_paths(
 ):
     "Refuse a path that is not what its option needs, before anything is loaded or made."
     for option, path in paths.items():
-        what, good = PATHS[option]
-        if path and not good(str(path)):
+        what, look = PATHS[option]
+        if path and (found := look(str(path))) is not True:
             where = 'this is' if os.path.lexists(path) else 'there is'
-            raise ValueError(f'--{option} {shlex.quote(printable(path))}: {where} no {what}')
+            name = shlex.quote(printable(path))
+            raise ValueError(f'--{option} {name}: {where} no {what}{found or ""}')
 
 # %% ../../nbs/app/90_cli.ipynb #1d68ad56
 def _settings(pairs): # ['lr=1e-4'] -> {'lr': '1e-4'}
@@ -290,6 +303,7 @@ def _args(name, words): # the words after a command -> its arguments
     f = command(name)
     parser = anno_parser(f, prog=f'vlmsi {name}')
     parser.allow_abbrev = False
+    for a in parser._actions: a.help = (a.help or '').replace(' (default: )', '')  # no default
     parser.add_argument('--debug', action='store_true', help='show where an error came from')
     args, unknown = parser.parse_known_args(words)
     args = {k: v for k, v in vars(args).items() if k in inspect.signature(f).parameters}

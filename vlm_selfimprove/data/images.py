@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['REASONS', 'SUFFIXES', 'FORMATS', 'MAX_PIXELS', 'MAX_SIDE', 'MAX_RATIO', 'ImageRejected', 'to_rgb', 'decode',
-           'read_bytes', 'open_image', 'list_images', 'check_images', 'image_seed', 'corrupt_kind', 'shift_hue',
-           'corrupt']
+           'file_of', 'read_bytes', 'open_image', 'list_images', 'check_image', 'check_images', 'image_seed',
+           'corrupt_kind', 'shift_hue', 'corrupt']
 
 # %% ../../nbs/data/31_images.ipynb #1c50b5de
 import hashlib, io, os, random, re, warnings
@@ -168,11 +168,20 @@ def _cell(
     raise ImageRejected('path without a picture')
 
 # %% ../../nbs/data/31_images.ipynb #1904570e
+_ROW = re.compile(r'(.+\.parquet|dataset:\w+)#(\d+)', re.S)  # a picture's place in a table
+
+def file_of(
+    path: str,  # of a record
+) -> str:  # the table that a row is in; any other path as it is, `#` or not
+    "Which file on the disk holds a picture."
+    row = _ROW.fullmatch(path)
+    return row[1] if row else path
+
 def read_bytes(
     rec: dict,  # id, path
 ) -> bytes:  # of the image file; raises `ImageRejected`
     "Fetch the undecoded image of a record."
-    m = re.fullmatch(r'(.+\.parquet|dataset:\w+)#(\d+)', rec['path'], re.S)
+    m = _ROW.fullmatch(rec['path'])
     try:
         rec['path'].encode()
         return _cell(m[1], int(m[2])) if m else Path(rec['path']).read_bytes()
@@ -285,6 +294,13 @@ def list_images(
     raise ValueError(f"images: {str(source)[:200]} has no rows; pass at least one image")
 
 # %% ../../nbs/data/31_images.ipynb #00910c22
+def check_image(
+    rec: dict,  # id, path
+) -> tuple:  # RGB image, kinds of conversion, sha256 of the undecoded bytes; raises `ImageRejected`
+    "Open one image: what it shows, and what it is known by."
+    data = read_bytes(rec)
+    return *decode(data), hashlib.sha256(data).hexdigest()
+
 def check_images(
     records: list,  # dict(id, path)
 ) -> tuple:  # good records (with sha256), rejects dict(id, reason), Counter of conversions by kind
@@ -292,9 +308,9 @@ def check_images(
     good, rejects, conv = [], [], Counter()
     for r in tqdm(records, desc='images', delay=2):
         try:
-            data = read_bytes(r)
-            conv.update(decode(data)[1])
-            good.append(r | dict(sha256=hashlib.sha256(data).hexdigest()))
+            _, kinds, sha256 = check_image(r)
+            conv.update(kinds)
+            good.append(r | dict(sha256=sha256))
         except ImageRejected as e: rejects.append(dict(id=r['id'], reason=e.reason))
     return good, rejects, conv
 

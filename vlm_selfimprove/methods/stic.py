@@ -5,23 +5,24 @@
 # %% auto #0
 __all__ = ['PROMPTS', 'RANGES', 'RECIPES', 'in_passes', 'STICRecipe', 'stic_micro', 'stic_llava16_7b', 'stic_llava15_7b',
            'plan_pairs', 'questions_of', 'cut_or_empty', 'sampling', 'answer_pairs', 'propose', 'training_settings',
-           'stage1', 'drop_descriptions', 'content', 'instruction_rows', 'too_long', 'infuse', 'stage2', 'train']
+           'stage1', 'drop_descriptions', 'instruction_rows', 'too_long', 'fitting', 'infuse', 'stage2', 'train']
 
 # %% ../../nbs/methods/60_stic.ipynb #6bc87b14
-import hashlib, random, shutil
+import random, shutil
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from ..data.images import (
-    ImageRejected, corrupt, corrupt_kind, image_seed, open_image, read_bytes)
-from ..data.journal import run_stage
+    ImageRejected, check_image, corrupt, corrupt_kind, image_seed, open_image)
+from ..data.journal import read_manifest, run_stage
 from ..data.prompts import STIC_MICRO, STIC_PAPER, PromptSet
 from ..data.records import PreferencePair, to_trl_dpo, to_trl_sft
+from ..data.rows import print_rejects
 from ..data.settings import check_settings
 from ..models.vlm import VLM, adapted, weights_key
 from ..training.preflight import preflight
 from ..training.train import train_dpo, train_sft
-from ..training.trainset import row_lengths, to_dataset
+from ..training.trainset import memory, token_counts
 
 # %% ../../nbs/methods/60_stic.ipynb #b7af205e
 PROMPTS = dict(paper=STIC_PAPER, micro=STIC_MICRO)
@@ -234,12 +235,6 @@ def drop_descriptions(
             for row, asked in zip(rows, instructions, strict=True)]
 
 # %% ../../nbs/methods/60_stic.ipynb #60a0ea01
-def content(
-    image:str, # path
-) -> str: # sha256
-    "What an image file holds, as a hash."
-    return hashlib.sha256(read_bytes(dict(id=image, path=image))).hexdigest()
-
 def instruction_rows(
     instructions:list[dict], # id, image (path), prompt, answer; maybe sha256 of the image
     r:STICRecipe, # of the run
@@ -249,10 +244,17 @@ def instruction_rows(
     for i, b in enumerate(rows, 1):
         if lacks := [k for k in ('id', 'image', 'prompt', 'answer') if not b.get(k)]:
             raise ValueError(f'instruction row {i} ({b.get("id")}): no {lacks[0]}')
-        b['sha256'] = b.get('sha256') or content(b['image'])
+        try: b['sha256'] = b.get('sha256') or check_image(b | dict(path=b['image']))[2]
+        except ImageRejected as e:
+            raise ValueError(f"instruction row {i} ({b['id']}): image {b['image']!r}: {e}") from None
     if twice := [i for i, k in Counter(b['id'] for b in rows).items() if k > 1]:
         raise ValueError(f'instruction rows: the id {twice[0]!r} occurs more than once')
     return [{k: b[k] for k in ('id', 'image', 'prompt', 'answer', 'sha256')} for b in rows]
+
+def _with_descriptions(batch, said, r): # -> rows of stage 2, as they are trained
+    infused = [PROMPTS[r.prompts].infuse(d, b['prompt']) for b, d in zip(batch, said)]
+    rows = [dict(id=b['id'], prompt=p, completion=b['answer']) for b, p in zip(batch, infused)]
+    return drop_descriptions(rows, batch, r.bare, r.seed)
 
 def _describe_rows(vlm, batch, r): # -> a description a row, under an ordinary prompt drawn for it
     prompts = PROMPTS[r.prompts].normal
@@ -265,13 +267,43 @@ def _describe_rows(vlm, batch, r): # -> a description a row, under an ordinary p
 def too_long(
     vlm:VLM, # to be trained
     rows:list[dict], # id, image (path), prompt, completion
+    room:list[int]|None=None, # tokens to keep free in each row, for a description still to be written
 ) -> list[str|None]: # a reason for each row, or None
     "Which rows have more tokens than the model has positions."
-    asked = [dict(id=b['id'], prompt=b['prompt'], images=[b['image']]) for b in rows]
-    lengths = row_lengths(vlm, to_dataset(asked, completion=[b['completion'] for b in rows]))
-    limit = vlm.model.config.get_text_config().max_position_embeddings
-    return [f'{n} tokens, the model has {limit} positions' if n > limit else None for n in lengths]
+    see = lambda b: open_image(dict(id=b['id'], path=b['image'])).size
+    lengths = token_counts(vlm, (((see(b),), b['prompt'], [b['completion']]) for b in rows))
+    why = lambda k: (f"longer than the model's {memory(vlm)} positions"
+                     + (f', {k} of them kept for its description' if k else ''))
+    return [why(k) if n + k > memory(vlm) else None
+            for n, k in zip(lengths, room or [0] * len(rows))]
 
+def fitting(
+    vlm:VLM, # to be trained
+    asked:list[dict], # from `instruction_rows`
+    run:str, # run folder
+    r:STICRecipe, # of the run
+    model_key:str='', # as in `propose`
+) -> list[dict]: # those that stage 2 can train on, however long their descriptions
+    "Stage 2, before stage 1: leave out by name what will be too long."
+    def fn(batch):
+        rows = _with_descriptions(batch, [''] * len(batch), r)
+        described = [row['prompt'] != b['prompt'] for row, b in zip(rows, batch)]
+        placed = [row | dict(image=b['image']) for row, b in zip(rows, batch)]
+        why = too_long(vlm, placed, [r.max_new_tokens * d for d in described])
+        return [dict(reject=w) if w else {} for w in why]
+    settings = dict(prompts=r.prompts, seed=r.seed, bare=r.bare, max_new_tokens=r.max_new_tokens,
+                    model=model_key)
+    kept = run_stage(run, 'instructions', asked, fn, settings, 1024,
+                     title='Instruction rows that fit', where=dict(image='image'))
+    rejects = read_manifest(Path(run)/'instructions/manifest.json')['rejects']
+    print_rejects('instructions', rejects, len(asked))
+    if not kept: raise ValueError(
+        f'none of {len(asked)} instruction rows fits the model ({rejects[0]["reason"]}): '
+        f'take shorter rows, set max_new_tokens below {r.max_new_tokens}, or name another model')
+    fit = {b['id'] for b in kept}
+    return [b for b in asked if b['id'] in fit]
+
+# %% ../../nbs/methods/60_stic.ipynb #60a0ea08
 def infuse(
     vlm:VLM, # with the stage-1 adapter
     instructions:list[dict], # rows it was already trained on, as `instruction_rows` takes them
@@ -282,10 +314,7 @@ def infuse(
     "Stage 2, data: the model's own description before each question, resumable."
     def fn(batch):
         said = _describe_rows(vlm, batch, r)
-        infused = [PROMPTS[r.prompts].infuse(d, b['prompt']) for b, d in zip(batch, said)]
-        rows = [dict(id=b['id'], prompt=p, completion=b['answer'])
-                for b, p in zip(batch, infused)]
-        rows = drop_descriptions(rows, batch, r.bare, r.seed)
+        rows = _with_descriptions(batch, said, r)
         placed = [row | dict(image=b['image']) for row, b in zip(rows, batch)]
         why = [cut_or_empty(vlm, d, r.max_new_tokens) or long
                for d, long in zip(said, too_long(vlm, placed))]
@@ -328,6 +357,9 @@ def train(
     if not records: raise ValueError('STIC trains on images: name some with --images')
     instructions = instruction_rows(instructions, recipe)
     with log.stage('preflight'): preflight(vlm, pair=True, row=bool(instructions))
+    if instructions:
+        with log.stage('instructions'):
+            instructions = fitting(vlm, instructions, run, recipe, weights_key(vlm))
     with log.stage('propose'): pairs = propose(vlm, records, run, recipe, weights_key(vlm))
     with log.stage('stage 1'): adapter = stage1(vlm, pairs, run/'stage1', recipe)['adapter']
     if not instructions:

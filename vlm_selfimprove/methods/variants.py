@@ -17,9 +17,10 @@ import torch
 from PIL import Image
 from transformers import TrainerCallback
 from trl.trainer import dpo_trainer
-from ..data.images import image_seed, open_image
+from ..data.images import check_image, image_seed, open_image
 from ..data.journal import run_stage
 from ..data.records import PreferencePair, read_parquet, to_trl_sft
+from ..data.rows import print_rejects
 from ..evaluation import benchmarks
 from . import stic
 from ..models.vlm import VLM, adapted, logprobs, weights_key
@@ -90,7 +91,8 @@ def noised_pairs(
         return [dict(rejected=t) | (dict(reject=w) if w else {}) for t, w in zip(said, why)]
     settings = ({k: getattr(r, k) for k in ('seed', 'round', 'temperature', 'max_new_tokens')}
                 | dict(model=model_key))
-    known = [vars(p) | dict(sha256=stic.content(p.image)) for p in pairs]
+    sha256 = lambda p: check_image(dict(id=p.id, path=p.image))[2]
+    known = [vars(p) | dict(sha256=sha256(p)) for p in pairs]
     rows = run_stage(run, 'noised', known, fn, settings, 2 * r.gen_batch,
                      title='Noised images', where=dict(image='image'))
     said = {x['id']: x['rejected'] for x in rows}
@@ -109,10 +111,11 @@ def inject(
     counts:Counter, # from `named_together`
     colors:dict, # noun -> its usual colour
     rng:random.Random, # of the choice and the place
-) -> str: # the longer description
+) -> str|None: # the longer description; None where every known object is named already
     "The description with one object more, that often stands beside those named but is not named."
     named = parse(text)[0]
     score = {b: sum(counts[a, b] for a in named) for b in colors if b not in named}
+    if not score: return None
     # not always the same one
     noun = max(sorted(score), key=lambda b: score[b] * rng.uniform(.5, 1))
     return f"{text.rstrip(' .')}, {article(f'{colors[noun]} {noun}')} {rng.choice(CELLS)}."
@@ -121,7 +124,8 @@ def injected_pairs(
     pairs:list[PreferencePair], # from `propose`
     truth:dict|None=None, # id -> description written by people, in place of the chosen ones
     seed:int=0, # of the injected objects
-) -> list[PreferencePair]: # the same images and prompts
+    rejects:list|None=None, # what is left out is added here: id, reason
+) -> list[PreferencePair]: # the same images and prompts, less those that name every known object
     "POVID's second kind: rejected is the chosen description with an injected object."
     chosen = [truth[p.id] if truth else p.chosen for p in pairs]
     counts = named_together(chosen)
@@ -130,8 +134,12 @@ def injected_pairs(
     colors = {n: v for (n, v), _ in reversed(facts.most_common())}
     wrong = [inject(c, counts, colors, random.Random(f'{p.id}{seed}'))
              for p, c in zip(pairs, chosen)]
+    why = f'no object to inject: it names all {len(colors)} that have a colour somewhere'
+    full = [dict(id=p.id, reason=why) for p, w in zip(pairs, wrong) if w is None]
+    print_rejects('injected objects', full, len(pairs))
+    if rejects is not None: rejects += full
     return [replace(p, chosen=c, rejected=w, kind='injected', bad_prompt='')
-            for p, c, w in zip(pairs, chosen, wrong)]
+            for p, c, w in zip(pairs, chosen, wrong) if w is not None]
 
 # %% ../../nbs/methods/64_variants.ipynb #8385ab1d
 def second_round(

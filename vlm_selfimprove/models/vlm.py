@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PROJECTIONS', 'VLM', 'messages', 'encode', 'uniform_batches', 'row_seed', 'GumbelSampler', 'generate',
            'completion_ids', 'lengthen', 'logprobs', 'embed', 'language_lora_targets', 'load_vlm', 'check_adapter',
-           'attach', 'detach', 'adapted', 'file_sha256', 'file_hashes', 'weights_key']
+           'attach', 'detach', 'adapted', 'file_hashes', 'weights_key']
 
 # %% ../../nbs/models/20_vlm.ipynb #7a9b346e
 import hashlib, inspect, json, logging, os, time
@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from transformers import (AutoModelForImageTextToText, AutoProcessor, LogitsProcessor,
                           LogitsProcessorList, TopPLogitsWarper)
 from transformers.utils import is_torchvision_available
-from ..data.records import write_atomic
+from ..data.records import file_sha256, write_atomic
 _log = logging.getLogger(__name__)
 
 # %% ../../nbs/models/20_vlm.ipynb #13d2a8f0
@@ -434,12 +434,6 @@ def _known(
     try: seen = json.loads(cache.read_text())
     except (OSError, ValueError): return {}
     return {k: v for k, v in seen.items() if isinstance(v, str)} if isinstance(seen, dict) else {}
-
-def file_sha256(
-    path:Path, # any file
-) -> str: # 64 hex digits
-    "The fingerprint of a file's content."
-    with open(path, 'rb') as f: return hashlib.file_digest(f, 'sha256').hexdigest()
 
 def file_hashes(
     folder:Path, # of a model

@@ -149,10 +149,11 @@ def rivals(
     with b.log.stage('fig05'): noised = noised_pairs(b.vlm, pairs, b.run, b.r, weights_key(b.vlm))
     usable = {q.id for q in noised}
     pairs = [p for p in pairs if p.id in usable]  # an answer that was cut leaves both arms
-    true = injected_pairs(pairs, {p.id: _truth_of(p) for p in pairs})
-    half_noised = [replace(q, chosen=p.chosen) for p, q in list(zip(true, noised))[1::2]]
+    # a description that names everything gets nothing injected, and leaves POVID's arm
+    true = {p.id: p for p in injected_pairs(pairs, {p.id: _truth_of(p) for p in pairs})}
+    half_noised = [replace(q, chosen=true[q.id].chosen) for q in noised if q.id in true][1::2]
     return {'STIC': train_both_stages(b, pairs),
-            "POVID's recipe": train_both_stages(b, true[::2] + half_noised)}
+            "POVID's recipe": train_both_stages(b, [*true.values()][::2] + half_noised)}
 
 def losses(
     b:Shared, # from `study_setup`

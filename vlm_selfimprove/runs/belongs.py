@@ -7,13 +7,14 @@ __all__ = ['MEASURE', 'SHAPES', 'AGAIN', 'ADAPTER', 'RESTS_ON', 'misfit', 'read_
            'check_belongs', 'check_adapter_belongs', 'resolve', 'writing']
 
 # %% ../../nbs/runs/76_belongs.ipynb #76b00004
-import hashlib, io, json, os, re
+import hashlib, io, json, os
 from contextlib import contextmanager
 from pathlib import Path
 import yaml
 from pyarrow import ArrowException
-from ..data.journal import ROW_KINDS, sha256_of
-from ..data.records import read_parquet, write_atomic
+from ..data.images import file_of
+from ..data.journal import ROW_KINDS, SEALS, seal, unseal
+from ..data.records import file_sha256, read_parquet, write_atomic
 
 # %% ../../nbs/runs/76_belongs.ipynb #76b00006
 def _text(x): return isinstance(x, str)
@@ -69,12 +70,8 @@ def _parsed(path, data): # content of a file
         o = (json.loads if path.suffix == '.json' else yaml.safe_load)(text)
         if not isinstance(o, dict): raise ValueError('it holds no object')
         if wrong := misfit(o, SHAPES.get(path.name, {})): raise ValueError(wrong)
-        if path.name == 'results.json' and o.get('sha256', _seal(o)) != _seal(o):
-            raise ValueError('it was changed after it was written')
-    return text if path.suffix == '.yaml' else o if path.suffix == '.json' else text
-
-def _seal(o): # hash of everything else in it
-    return sha256_of({k: v for k, v in o.items() if k != 'sha256'})
+        for name in SEALS.keys() & o.keys(): unseal(o, name)
+    return o if path.suffix == '.json' else text
 
 def read_file(
     path, # .parquet, .json, .yaml or text, of a run
@@ -117,8 +114,6 @@ def stage_rows(
 ADAPTER = 'adapter/adapter_model.safetensors'
 RESTS_ON = ('adapter/adapter_*', 'before.json', 'after.json', '*/manifest.json', '*/training.json')
 
-def _sha256(file): return hashlib.sha256(file.read_bytes()).hexdigest()
-
 def write_results(
     run, # run folder, in which everything else is finished
     results:dict, # what is to be told, with `run_key`
@@ -126,10 +121,9 @@ def write_results(
     "The last file of a run, with the traces by which it is known to belong."
     run = Path(run)
     found = sorted({f for pattern in RESTS_ON for f in run.glob(pattern)})
-    files = {f.relative_to(run).as_posix(): _sha256(f) for f in found}
-    told = json.loads(json.dumps(results | dict(adapter_sha256=files.get(ADAPTER), files=files)))
-    text = json.dumps(told | dict(sha256=_seal(told)), indent=1)
-    return write_atomic(run/'results.json', text.encode())
+    files = {f.relative_to(run).as_posix(): file_sha256(f) for f in found}
+    told = seal(results | dict(adapter_sha256=files.get(ADAPTER), files=files), 'sha256')
+    return write_atomic(run/'results.json', json.dumps(told, indent=1).encode())
 
 # %% ../../nbs/runs/76_belongs.ipynb #76b00018
 def _told(run, file): # an object; None where the file is missing or damaged
@@ -139,6 +133,7 @@ def _told(run, file): # an object; None where the file is missing or damaged
 
 def misfits(
     run, # run folder
+    proven:bool=False, # name also an older edition, in which nothing shows what belongs
 ) -> list[str]: # what does not belong together, in words
     "Compare what a run's files say of settings, inputs and adapter."
     recipe, note, results = (_told(run, f) for f in ('recipe.yaml', 'run.json', 'results.json'))
@@ -155,19 +150,19 @@ def misfits(
     if results and note and not moved and not wrong:
         wrong.append('results.json and run.json were made from different inputs')
     sha, file = results and results.get('adapter_sha256'), Path(run)/ADAPTER
-    if sha and file.exists() and _sha256(file) != sha:
+    if sha and file.exists() and file_sha256(file) != sha:
         wrong.append(f'{ADAPTER} is not the adapter that results.json measured')
+    if proven and results and not {'run_key', 'adapter_sha256'} <= {*results}:
+        wrong.append('results.json is of an older edition, and nothing shows '
+                     'that adapter and table belong to these settings')
     return wrong
 
 def check_belongs(
     run, # run folder
-    proven:bool=False, # refuse also a folder of an older edition, in which nothing shows it
+    proven:bool=False, # as in `misfits`
 ):
     "Refuse a run folder whose parts do not belong together."
-    wrong, results = misfits(run), _told(run, 'results.json')
-    if proven and results and not {'run_key', 'adapter_sha256'} <= {*results}:
-        wrong.append('results.json is of an older edition, and nothing shows '
-                     'that adapter and table belong to these settings')
+    wrong = misfits(run, proven)
     if more := wrong[3:]: wrong = [*wrong[:3], f'and {len(more)} more']
     if wrong: raise ValueError(f"{run}: {'; '.join(wrong)}; {AGAIN}")
 
@@ -188,7 +183,7 @@ def resolve(
     "Where a picture of a run lies, whatever folder we are in."
     if not path or path.startswith('dataset:'): return path
     there = str(Path((_told(run, 'run.json') or {}).get('cwd', ''), path))
-    return there if os.path.exists(re.sub(r'(?<=\.parquet)#\d+$', '', there)) else path
+    return there if os.path.exists(file_of(there)) else path
 
 # %% ../../nbs/runs/76_belongs.ipynb #76b00029
 @contextmanager

@@ -9,7 +9,7 @@ __all__ = ['TRAINED', 'FILE_MARKS', 'PAIRS', 'ROWS', 'LOAD', 'LICENCE', 'EXTRA',
            'write_hub', 'next_line', 'export_run']
 
 # %% ../../nbs/runs/75_export.ipynb #4f2cff79
-import hashlib, json, os, re, shlex, shutil, tempfile
+import json, os, re, shlex, shutil, tempfile
 from collections import Counter
 from pathlib import Path
 from textwrap import indent
@@ -23,7 +23,7 @@ from .belongs import (
     ADAPTER, AGAIN, check_belongs, read_file, resolve, stage_rows, writing)
 from .report import (
     in_points, load_run, method_title, model_name, outcome_text, skipped, without_folders)
-from ..data.images import ImageRejected, decode, read_bytes
+from ..data.images import ImageRejected, check_image
 from ..data.records import to_trl_dpo, to_trl_sft
 
 # %% ../../nbs/runs/75_export.ipynb #c43c1c83
@@ -64,12 +64,9 @@ def clean(
 ) -> Image.Image: # RGB, upright, as the model saw it; nothing but pixels
     "The picture of a row, unspoiled."
     row = f"row {rec['id']!r}: {rec['path']}"
-    try:
-        data = read_bytes(rec)
-        img = decode(data)[0]
+    try: img, _, now = check_image(rec)
     except (ImageRejected, LookupError) as e:
         raise ValueError(f'{row}: {e}; put the images back where the run found them') from None
-    now = hashlib.sha256(data).hexdigest()
     if now != sha.get(rec['path'], now):
         raise ValueError(f'{row} has changed since the run; '
                          'put the old picture back, or start the run again')

@@ -7,11 +7,12 @@ __all__ = ['UNMEASURED', 'RETIRED', 'check_source', 'refuse_inside', 'measure_it
            'count_stages', 'all_rejects', 'run_key', 'begin', 'improve']
 
 # %% ../../nbs/runs/73_run.ipynb #ab47626e
-import json, os, re, shlex, shutil
+import json, os, shlex, shutil
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
-from ..data.images import MAX_SIDE, check_images, list_images
+from ..data.images import (
+    MAX_SIDE, ImageRejected, check_image, file_of, list_images)
 from ..data.journal import (
     cached_json, locked, read_stages, run_stage, sha256_of)
 from ..data.log import Log
@@ -22,6 +23,7 @@ from ..data.settings import printable
 from ..evaluation.benchmarks import (
     ask_items, compare, measurement_rows, picture, score_measurement, table)
 from ..models.vlm import VLM, adapted, load_vlm, weights_key
+from ..training.train import retire
 from .belongs import write_results
 from .export import adapter_card
 from .recipes import method_name, save_recipe
@@ -31,15 +33,15 @@ from ..world.scenes import mk_scene
 
 # %% ../../nbs/runs/73_run.ipynb #0238abfa
 def _size_and_time(path): # what tells cheaply whether a file, or the table a picture is in, is the same
-    file = re.sub(r'#\d+$', '', path)
+    file = file_of(path)
     if not os.path.exists(file): return [path]
     s = os.stat(file)
     return [s.st_size, s.st_mtime_ns]
 
 def _checked(record): # -> sha256, conversions; or reject
-    good, bad, conversions = check_images([record])
-    if not good: return dict(reject=bad[0]['reason'])
-    return dict(sha256=good[0]['sha256'], conversions=sorted(conversions))
+    try: _, kinds, sha256 = check_image(record)
+    except ImageRejected as e: return dict(reject=e.reason)
+    return dict(sha256=sha256, conversions=sorted({*kinds}))
 
 def check_source(
     images, # folder, parquet file or dataset
@@ -193,6 +195,7 @@ def begin(
     if old != key:
         for f in run.glob('*/manifest.json'):  # a stage is finished again once it has been looked at again
             if f.parent.name != 'images' and (f.parent/'journal.jsonl').exists(): f.unlink()
+        for f in run.glob('*/training.json'): retire(f.parent)
     if retired := old != key and bool(there):
         shutil.rmtree(run/aside, ignore_errors=True)
         (run/aside).mkdir()
