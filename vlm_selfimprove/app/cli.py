@@ -207,10 +207,10 @@ def evaluate(
 def micro_data(
     out:str='runs/micro', # folder to write
     n:int=384, # unlabelled images
-    rows:int=768, # instruction rows the base was trained on
-    start:int=500_000, # first scene seed; the base saw seeds below 14,000
+    rows:int=768, # instruction rows: a random part of what the base was trained on
+    start:int=500_000, # first scene seed; the base saw seeds below 500,000
     style:str='', # of all scenes; default: each its own
-    described:int=0, # more rows, which ask for a careful description
+    described:int=0, # more rows, all of which ask for a careful description
 ):
     "Write images of the micro world, and instruction rows with theirs."
     from vlm_selfimprove.data.microset import micro_images
@@ -222,29 +222,32 @@ def micro_data(
 def micro_train(
     out:str='runs/base', # folder for the checkpoints; an interrupted training goes on there
     seed:int=0, # of weights and data order
-    bias:float=1., # share of nouns and places with bad habits: 0, 0.5, 1
-    share:float=1., # of the samples of tower, projector, alignment; 0.5 with seed 2: the weaker model
+    bias:float=1., # share of nouns and places with bad habits in captions: 0, 0.5, 1
+    width:int=192, # of the decoder; 264 makes the larger model
+    share:float=1., # of the samples of stages with images; 0.5 makes the weaker model
 ):
     "Train a base and its language counterpart from nothing: about an hour on one core."
     from vlm_selfimprove.models.base import BaseRecipe, train_base
     check_paths(out=out)
-    r = BaseRecipe(seed=seed, bias=bias)
-    fewer = {k: int(share * getattr(r, k)) for k in ('tower', 'project', 'align', 'polish')}
-    print(train_base(out, replace(r, **fewer)))
+    print(train_base(out, BaseRecipe(seed=seed, bias=bias, width=width, share=share)))
 
 def micro_verify(
     model:str='micro', # path of a base, or 'micro'
     counterpart:str='micro-lm', # path of its language counterpart
     scenes:int=1_000, # held-out scenes
     start:int=1_000_000, # first scene seed
+    save:str='', # JSON file of calibrations, to which the table is added
+    label:str='shipped', # what the base is called there
 ):
-    "Check the shipped weights' hashes and the preconditions that the methods stand on."
-    from vlm_selfimprove.evaluation.preconditions import check_hashes, checks_text, preconditions
+    "Check the shipped weights' hashes, and measure all that a base is chosen by."
+    from vlm_selfimprove.evaluation.calibration import (
+        calibration, check_hashes, checks_text, save_calibration)
     for m in (model, counterpart): check_paths(model=_path(m))
     if model == 'micro': check_hashes()
-    checks = preconditions(_path(model), _path(counterpart), scenes, start)
+    checks = calibration(_path(model), _path(counterpart), scenes, start)
     print(checks_text(checks))
-    if not all(c['ok'] for c in checks): raise ValueError('some preconditions do not hold')
+    if save: save_calibration(save, label, checks)
+    elif not all(c['ok'] for c in checks): raise ValueError('some bounds do not hold')
 
 # %% ../../nbs/app/90_cli.ipynb #97a2562b
 def reproduce(
@@ -255,8 +258,8 @@ def reproduce(
     out:str='', # run folders, where a call goes on; default runs/reproduce, with --smoke runs/smoke
     results:str='', # folder of the result files; default OUT/results
     smoke:bool=False, # the smallest settings, to see that it runs
-    full:bool=False, # stic: also Table 3, supervised rows, ablations, defects; stic.tables: Table 3
-    seeds:int=0, # training seeds; default: three where the paper makes a claim, one for ablations
+    full:bool=False, # stic: also the studies, three seeds each, and the weaker base
+    seeds:int=0, # training seeds; default: three where the paper makes a claim, one for studies
 ):
     "Compute a result of the papers in the micro world, with verdicts."
     from vlm_selfimprove.reproduce.parts import reproduce_all, reproduce_part

@@ -65,9 +65,10 @@ def turns_about(
     rng: np.random.Generator,  # chooses the layout and the questions
     s: Scene,  # of any kind
     n: int,  # turns
+    among: tuple = (*ONE_STEP, *TWO_STEP, 'decision'),  # tasks that may be asked
 ) -> list:  # of (prompt, answer); the first prompt holds the description
     "n turns about a description; of several, the last repeats the description from an object on."
-    asked = questions_about(rng, s, n)
+    asked = questions_about(rng, s, n, among)
     if len(asked) > 1:
         k = int(rng.integers(len(s.objects)))
         o = s.objects[k]

@@ -6,16 +6,17 @@
 __all__ = ['HEADERS', 'check', 'interval_of', 'average', 'load_counterpart', 'read_all', 'careful_captions', 'described',
            'about_descriptions', 'region_checks', 'pope_checks', 'decision_checks', 'known_layout', 'reading_checks',
            'seven_checks', 'judged_question', 'writing_checks', 'calibration', 'checks_text', 'read_calibration',
-           'calibration_markdown', 'check_hashes']
+           'save_calibration', 'calibration_markdown', 'check_hashes']
 
 # %% ../../nbs/evaluation/55_calibration.ipynb #15313294
-import hashlib, json
+import json
 from dataclasses import replace
 from pathlib import Path
 import numpy as np, torch
 from transformers import AutoModelForCausalLM
 from ..data.images import corrupt, image_seed
 from ..data.prompts import STIC_MICRO, SVP_MICRO, TEXT_MICRO
+from ..data.records import file_sha256, write_atomic
 from ..data.rows import normalise
 from .benchmarks import ask_all, score_answers, score_descriptions
 from .metrics import parse_answer
@@ -325,6 +326,15 @@ def read_calibration(
     "What was measured of each base."
     return json.loads(Path(path or micro_path().parent/'calibration.json').read_text())
 
+def save_calibration(
+    path,  # JSON file; made if it is not there
+    label: str,  # of the base
+    checks: list[dict],  # from `calibration`
+) -> None:  # the file holds this base's checks beside the others'
+    "Add a base to the table."
+    bases = read_calibration(path) if Path(path).exists() else {}
+    write_atomic(path, (json.dumps(bases | {label: checks}, indent=1) + '\n').encode())
+
 def calibration_markdown(
     bases: dict,  # base -> checks, from `read_calibration`; the first is the one that ships
 ) -> str:  # a table
@@ -344,7 +354,7 @@ def check_hashes():
     "Compare the shipped weights with weights/hashes.json."
     root = micro_path('micro').parent
     for name, want in json.loads((root/'hashes.json').read_text()).items():
-        have = hashlib.sha256((root/name).read_bytes()).hexdigest()
+        have = file_sha256(root/name)
         if have != want: raise ValueError(
             f'{root/name}: sha256 {have[:12]}… instead of {want[:12]}…; '
             'reinstall the package, or check out the file again')

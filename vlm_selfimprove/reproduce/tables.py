@@ -14,7 +14,7 @@ import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 import numpy as np
-from ..data.images import open_image
+from ..data.images import check_image, open_image
 from ..data.journal import cached_json, run_stage, sha256_of
 from ..data.log import Log
 from ..data.microset import micro_images
@@ -217,8 +217,8 @@ def uncareful_pairs(
         said = [t for (t,) in vlm.generate(asks, **stic.sampling(r))]
         why = [stic.cut_or_empty(vlm, t, r.max_new_tokens) for t in said]
         return [dict(chosen=t) | (dict(reject=w) if w else {}) for t, w in zip(said, why)]
-    known = [dict(id=p.id, image=p.image, prompt=p.prompt, sha256=stic.content(p.image))
-             for p in pairs]
+    sha256 = lambda p: check_image(dict(id=p.id, path=p.image))[2]
+    known = [dict(id=p.id, image=p.image, prompt=p.prompt, sha256=sha256(p)) for p in pairs]
     keep = {k: getattr(r, k) for k in ('seed', 'round', 'temperature', 'max_new_tokens')}
     rows = run_stage(run, 'uncareful', known, answer, keep | dict(model=model_key),
                      2 * r.gen_batch, title='Answers to ordinary prompts',
