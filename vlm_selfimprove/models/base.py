@@ -272,7 +272,7 @@ def lm_loss(
         emb = emb.masked_scatter(mask[..., None], m.multi_modal_projector(feats).to(emb.dtype))
     h = m.language_model(inputs_embeds=emb, attention_mask=(ids != 0).long()).last_hidden_state
     on = labels[:, 1:] >= 0
-    return F.cross_entropy(model.lm_head(h[:, :-1][on]), labels[:, 1:][on])
+    return F.cross_entropy(model.lm_head(h[:, :-1][on]).float(), labels[:, 1:][on])
 
 # %% ../../nbs/models/23_base.ipynb #fd5b9bbb
 def fit_stage(
@@ -297,7 +297,8 @@ def fit_stage(
         for ids, labels, rows in token_batches(samples, tok, recipe.batch, rng):
             if done == steps: break
             seen = feats[rows].to(dev).float() if rows else None
-            loss = lm_loss(vlm.model, ids.to(dev), labels.to(dev), seen)
+            with torch.autocast(dev.type, torch.bfloat16):  # weights and sums stay fp32
+                loss = lm_loss(vlm.model, ids.to(dev), labels.to(dev), seen)
             _step(loss, opt, sched, params)
             done += 1
             if done % 100 == 0 or done == steps:
@@ -385,6 +386,7 @@ def train_base(
     out.mkdir(parents=True, exist_ok=True)
     asked, recipe = recipe, reduced(recipe)
     vlm = mk_micro(recipe.seed, recipe.width)
+    vlm.model.set_attn_implementation('eager')  # with bf16 the fused kernel is slower on a CPU
     m = vlm.model.to('cuda' if torch.cuda.is_available() else 'cpu').train().model
     keys, x, y = mk_pool(vlm)
     index = {k: i for i, k in enumerate(keys)}
