@@ -74,9 +74,13 @@ BOXES_AT_HAND = (  # boxes, then a request
 SITUATIONS = (  # a situation in words, then the question what to do
     '{text}\n{ask}', 'imagine: {text}\n{ask}', 'this happens: {text}\n\n{ask}',
     'case: {text} {ask}', 'you are there: {text}\n{ask}')
-REQUESTS = (  # examples of questions about situations, then the request for more
-    '{text}\nwrite one more.', 'questions:\n{text}\nanother one:', '{text}\ncontinue the list.',
-    'here are some:\n{text}\nmake a new one of this kind.', 'write such a question:\n{text}')
+REQUESTS = tuple(  # examples of questions about situations, then the request for more
+    start + '{text}' + end
+    for start in ('', 'questions:\n', 'here are some:\n', 'such as these:\n', 'given:\n',
+                  'a list of them:\n', 'seen before:\n', 'the first ones:\n')
+    for end in ('\nwrite one more.', '\nanother one:', '\ncontinue the list.', '\nnext:',
+                '\nmake a new one of this kind.', '\nwrite such a question:', '\ngo on.',
+                '\none more like them.', '\nnow a different one:', '\nadd the next.'))
 
 # %% ../../nbs/world/14_wordings.ipynb #14c0de28
 def laid_out(
