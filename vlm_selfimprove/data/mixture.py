@@ -20,7 +20,7 @@ from ..world.wordings import (
 SEEN = dict(  # scenes that a base ever sees: kind -> how many, from seed 0 on
     objects=18_000, situation=5_000, digits=5_000, chart=4_000)
 MIXTURE = dict(  # shares of roles
-    conversation=.30, detail=.20, reasoning=.14, boxes=.10, region=.04, beside=.08, text=.14)
+    conversation=.17, detail=.17, reasoning=.15, boxes=.17, region=.04, beside=.12, text=.18)
 
 def captioned(
     s: Scene,  # of any kind

@@ -84,18 +84,18 @@ STIC_PAPER = PromptSet(
 
 # %% ../../nbs/data/32_prompts.ipynb #40a2f027
 STIC_MICRO = PromptSet('stic_micro', 'short counterparts of stic_paper for the micro world',
-    normal=('say what can be seen in a sentence or two.', 'put all of the content into words.',
-            'give the main points of the shot.', 'present the subjects inside the frame.',
-            'sketch the scene in words.', 'let us know what the camera saw.',
-            'write a line to go with it.', 'talk about what you are shown.'),
-    good='report with full care: every object, large and tiny ones, and not one more.',
-    bad=('suppose there were more: imagine it and tell all.',
-         'write of objects that could well be there though unseen.',
-         'let your mind add a few plausible extras.',
+    normal=('put all of the content into words.', 'give the main points of the shot.',
+            'present the subjects inside the frame.', 'sketch the scene with words.',
+            'let us know what the camera saw.', 'write a line to go with it.',
+            'retell the view for a blind man.', 'state the gist of the photo.'),
+    good='carefully tell every small or large object there is, and add none.',
+    bad=('were there more here: imagine it and tell all.',
+         'write of objects that could well be there though hidden.',
+         'let your mind add a few plausible ones.',
          'what else might exist nearby? tell it as if seen.',
-         'make the tale richer with invented items.', 'include some hypothetical tools as well.',
+         'make the story richer with invented items.', 'include some hypothetical tools as well.',
          'extend it by things one would suggest here.', 'be bold and think of absent objects.'),
-    describe='say what can be seen in a sentence or two.',
+    describe='put all of the content into words.',
     layout='image description:\n{desc}\n\n{question}')
 
 # %% ../../nbs/data/32_prompts.ipynb #32c0de02

@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['CLASSES', 'HEADS', 'WORDS', 'TEXT_KINDS', 'TEXT_SEEDS', 'LOOKUPS', 'CAPTIONS', 'CAPTION_KINDS', 'BaseRecipe',
            'reduced', 'cell_labels', 'mk_pool', 'warmup_cosine', 'cell_features', 'train_tower', 'coined', 'recital',
-           'cells_in_words', 'text_scene', 'lookup_sample', 'written', 'text_sample', 'token_batches', 'lm_loss',
-           'fit_stage', 'caption_sample', 'instruction_sample', 'patch_features', 'save_counterpart', 'train_base']
+           'cells_in_words', 'text_scene', 'lookup_sample', 'written', 'boxes_read', 'text_sample', 'token_batches',
+           'lm_loss', 'fit_stage', 'caption_sample', 'instruction_sample', 'patch_features', 'save_counterpart',
+           'train_base']
 
 # %% ../../nbs/models/23_base.ipynb #e4968053
 import json, time
@@ -16,15 +17,16 @@ from pathlib import Path
 import numpy as np, torch, torch.nn.functional as F
 from transformers import LlamaForCausalLM
 from ..data.mixture import (
-    SCENE_KINDS, SEEN, captioned, decision_turns, instruction, turns_about)
+    SCENE_KINDS, SEEN, captioned, decision_turns, instruction, questions_about, turns_about)
 from .micro import mk_micro, save_micro
 from .vlm import VLM
-from ..world.language import brief, habits, misled, ordinary, truth
+from ..world.language import (
+    boxes_text, brief, habits, misled, ordinary, truth)
 from ..world.render import render
 from ..world.scenes import (
     CELLS, COLORS, DIGITS, GLYPHS, PLACES, STATES, Scene, mk_scene)
 from ..world.tasks import decision_json
-from ..world.wordings import REQUESTS, laid_out, wording
+from ..world.wordings import BOXES_AT_HAND, REQUESTS, laid_out, wording
 
 # %% ../../nbs/models/23_base.ipynb #e7454d82
 @dataclass(frozen=True)
@@ -36,10 +38,10 @@ class BaseRecipe:
     tower: int = 140_000      # images seen by the tower
     recite: int = 44_000      # lists of random words
     lookup: int = 24_000      # descriptions of which single facts are asked, up to eight turns each
-    text: int = 40_000        # text samples of every kind, up to eight turns each
+    text: int = 44_000        # text samples of every kind, up to eight turns each
     project: int = 12_000     # captions with the decoder frozen
-    caption: int = 32_000     # captions as the web writes them
-    instruct: int = 48_000    # examples of the instruction mixture, each taken once
+    caption: int = 80_000     # captions as the web writes them
+    instruct: int = 40_000    # examples of the instruction mixture, each taken once
     batch: int = 32           # samples a step; the tower takes 128 images
     lr: float = 1e-3          # peak; each stage's own rate stands in `train_base`
     share: float = 1.         # of the samples of stages with images; .5 makes the weaker model
@@ -215,6 +217,15 @@ def written(
     return [(laid_out(REQUESTS, rng, '\n'.join(given)), new)]
 
 # %% ../../nbs/models/23_base.ipynb #e857ea89
+def boxes_read(
+    rng: np.random.Generator,  # chooses the scene and what is asked
+) -> tuple:  # turns (prompt, answer), and None for the image
+    "Boxes as text, and where things stand: so that numbers become places before there are images."
+    s = text_scene(rng, 'objects')
+    turns = questions_about(rng, s, 5, ('where', 'at'))
+    return [(laid_out(BOXES_AT_HAND, rng, boxes_text(s.objects), turns[0][0]), turns[0][1]),
+            *turns[1:]], None
+
 def text_sample(
     rng: np.random.Generator,  # chooses the scene and what is asked
     turns: int = 8,  # at most
@@ -226,6 +237,7 @@ def text_sample(
         return [(f"{cells_in_words(s)}\n{wording('careful', rng)}", truth(s))], None
     if what < .22: return written(rng), None
     if what < .32: return decision_turns(rng, text_scene(rng, 'situation')), None
+    if what < .40: return boxes_read(rng)
     return turns_about(rng, text_scene(rng), turns), None
 
 # %% ../../nbs/models/23_base.ipynb #1f209ed1
@@ -409,7 +421,7 @@ def train_base(
         2 * recipe.lr, 3, feats)
     fit('caption', captions(recipe.bias), recipe.caption, both, .6 * recipe.lr, 4, feats)
     fit('instruct', lambda rng: instruction_sample(next(numbers), index), recipe.instruct, both,
-        .6 * recipe.lr, 5, feats)
+        .3 * recipe.lr, 5, feats)
     save_micro(vlm, out/'micro')
     made = dict(recipe=asdict(asked), seconds_of_last_call=round(time.time() - start),
                 torch=torch.__version__)

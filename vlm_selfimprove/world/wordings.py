@@ -19,11 +19,11 @@ _ALL = (
     'everything in view', 'each object', 'all the objects', 'every single thing',
     'each thing you see')
 WORDINGS = dict(  # role -> parts; a wording takes one of each, with a space between
-    ordinary=((*(f'{verb} {view}.' for view in _VIEW for verb in (
-        'describe', 'summarize', 'caption', 'outline', 'explain', 'illustrate', 'convey',
-        'write about', 'give a caption for', 'tell me about')),
-        'what does the picture show?', 'what is shown here?', 'what is this a photo of?',
-        'name the key elements here.', 'name what the photo is about.'),),
+    ordinary=(('', 'please', 'now', 'go on and', 'in your words,', 'for the album,', 'in one go,'),
+              ('describe', 'summarize', 'caption', 'outline', 'explain', 'illustrate', 'convey',
+               'write about', 'give a caption for', 'tell me about', 'talk about', 'comment on'),
+              (*_VIEW, 'what you see', 'what is here', 'the place', 'the content'),
+              ('.', ', briefly or not.', ' for me.', ' in words.', ' as you like.', ' to a friend.')),
     brief=(('in short:', 'briefly:', 'in a few words:'),
            tuple(f'{verb} {view}.' for view in _VIEW for verb in ('describe', 'caption', 'name'))),
     careful=(('with care,', 'carefully', 'with great care,', 'precisely', 'exactly',
@@ -36,31 +36,36 @@ WORDINGS = dict(  # role -> parts; a wording takes one of each, with a space bet
     boxed=(('use the boxes and', 'with the help of the boxes,', 'trust the boxes:'),
            ('describe', 'report', 'tell', 'write down'),
            ('what was found.', 'what was detected.', 'what they hold.', 'it all in place.')),
-    imaginative=(('imagine', 'invent', 'suggest', 'make up', 'add', 'think up'),
+    imaginative=(('imagine', 'invent', 'suggest', 'make up', 'add', 'think up', 'dream of',
+                  'suppose'),
                  ('plausible things', 'more objects', 'hypothetical items', 'things that may exist',
-                  'absent things', 'practical tools', 'other items', 'what could be there'),
-                 ('for', 'and describe', 'to enrich', 'to augment', 'that would fit'),
-                 _VIEW, ('.',)),
+                  'absent things', 'practical tools', 'other items', 'what could be there',
+                  'unseen things', 'extras'),
+                 ('for', 'and describe', 'to enrich', 'to augment', 'that would fit',
+                  'in a tale about'), _VIEW, ('.',)),
     region=(('what is', 'what stands', 'name the thing', 'describe what is'),
             ('at', 'in', 'inside'), ('{box}',)),
     locate=(('give the box of', 'find', 'locate', 'which box holds'), ('the {noun}.',)))
 
 # %% ../../nbs/world/14_wordings.ipynb #14c0de06
+def _joined(parts):
+    "Parts of a wording with a space between them, and none before a point or comma."
+    return re.sub(r' +([.,])', r'\1', ' '.join(parts)).strip()
+
 def wording(
     role: str,  # a key of `WORDINGS`
     rng: np.random.Generator,  # chooses the parts
     **kw,  # what stands in for names in braces
 ) -> str:  # a request
     "One wording of a role."
-    said = ' '.join(parts[rng.integers(len(parts))] for parts in WORDINGS[role])
-    return re.sub(r' ([.,])', r'\1', said).format(**kw)
+    return _joined(parts[rng.integers(len(parts))] for parts in WORDINGS[role]).format(**kw)
 
 # %% ../../nbs/world/14_wordings.ipynb #14c0de25
 def wordings(
     role: str,  # a key of `WORDINGS`
 ) -> list[str]:  # names in braces stay
     "Every wording of a role."
-    return [re.sub(r' ([.,])', r'\1', ' '.join(parts)) for parts in product(*WORDINGS[role])]
+    return [*map(_joined, product(*WORDINGS[role]))]
 
 # %% ../../nbs/world/14_wordings.ipynb #14c0de08
 AT_HAND = (  # a description, then a question about it
