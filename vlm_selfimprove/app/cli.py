@@ -30,7 +30,8 @@ def _on_hub(name): # -> True where the hub or its cache has that model, else wha
         HfApi().model_info(name, timeout=10)
         return True
     except HFValidationError: return False
-    except RepositoryNotFoundError: why = 'and the hub has no model of that name'
+    except RepositoryNotFoundError:
+        why = 'and the hub has no model of that name (a private one needs `hf auth login`)'
     except Exception: why = "no such model in the hub's cache, and the hub cannot be reached"
     return f', {why}' + ('' if name in _models() else did_you_mean(name, _models()))
 

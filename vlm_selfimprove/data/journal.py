@@ -335,5 +335,5 @@ def locked(
     try: yield d
     finally:
         note.unlink(missing_ok=True)
-        lock.release()
         if new and os.listdir(d) in ([], ['.lock']): shutil.rmtree(d)  # nothing came of it
+        lock.release()

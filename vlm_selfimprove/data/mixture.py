@@ -9,12 +9,12 @@ __all__ = ['SEEN', 'MIXTURE', 'QUESTIONS', 'SCENE_KINDS', 'TAKEN', 'ONLY_SEEN', 
 # %% ../../nbs/data/39_mixture.ipynb #39c0de02
 from itertools import islice
 import numpy as np
-from ..world.language import boxes_text, phrase, truth
+from ..world.language import box_words, boxes_text, phrase, truth
 from ..world.scenes import UNCAPTIONED, Scene, mk_scene
 from ..world.tasks import (
     ONE_STEP, TASKS, TWO_STEP, q_decision, reason, situation_words)
 from ..world.wordings import (
-    AT_HAND, BOXES_AT_HAND, SITUATIONS, box_words, laid_out, wording)
+    AT_HAND, BOXES_AT_HAND, SITUATIONS, laid_out, wording)
 
 # %% ../../nbs/data/39_mixture.ipynb #39c0de04
 SEEN = dict(  # scenes that a base ever sees: kind -> how many, from seed 0 on

@@ -24,11 +24,11 @@ from .seven import SEVEN, measure_seven, shares
 from .statistics import f1_of_counts, paired_bootstrap
 from ..models.micro import micro_path
 from ..models.vlm import VLM, load_vlm
-from ..world.language import boxes_text, facts_of, parse, phrase
+from ..world.language import box_words, boxes_text, facts_of, parse, phrase
 from ..world.scenes import HAZARDS, PERSONS, mk_scene
 from ..world.tasks import (
     ACTIONS, RULES, YES_NO, decision_json, mk_row, pope_rows, scene_rows, vqa_rows)
-from ..world.wordings import AT_HAND, SITUATIONS, box_words, laid_out, wording
+from ..world.wordings import AT_HAND, SITUATIONS, laid_out, wording
 
 # %% ../../nbs/evaluation/55_calibration.ipynb #369e1637
 def check(

@@ -15,11 +15,11 @@ from transformers import (
     CLIPImageProcessorPil, CLIPVisionConfig, LlamaConfig, LlavaConfig,
     LlavaForConditionalGeneration, LlavaProcessor, PreTrainedTokenizerFast)
 from .vlm import VLM
-from ..world.language import references
+from ..world.language import box_words, references
 from ..world.scenes import mk_scene
 from ..world.tasks import TASKS, decision_json, mk_row
 from ..world.wordings import (
-    AT_HAND, BOXES_AT_HAND, REQUESTS, SITUATIONS, WORDINGS, box_words, wording)
+    AT_HAND, BOXES_AT_HAND, REQUESTS, SITUATIONS, WORDINGS, wording)
 
 # %% ../../nbs/models/21_micro.ipynb #9e3f71aa
 def tokenizer_text(

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['article', 'phrase', 'name_of', 'compared', 'relation', 'describe', 'truth', 'brief', 'references', 'parse',
-           'facts_of', 'relations', 'has_habit', 'imagined_object', 'habits', 'ordinary', 'misled', 'boxes_text']
+           'facts_of', 'relations', 'has_habit', 'imagined_object', 'habits', 'ordinary', 'misled', 'box_words',
+           'boxes_text']
 
 # %% ../../nbs/world/12_language.ipynb #1873e77a
 import re
@@ -203,9 +204,16 @@ def misled(
         objs.append(imagined_object(noun, rng, {o.cell for o in objs}))
     return describe(scene.place, objs, bool(rng.random() < .5))
 
+# %% ../../nbs/world/12_language.ipynb #14c0de10
+def box_words(
+    o: Obj,  # of any scene
+) -> str:  # such as '[0.33,0.00,0.64,0.31]': x1, y1, x2, y2, fractions of width and height
+    "The box of an object as text."
+    return f"[{','.join(f'{v:.2f}' for v in box(o))}]"
+
 # %% ../../nbs/world/12_language.ipynb #048f276b
 def boxes_text(
     objs: list,  # of `Obj`
 ) -> str:  # one line an object; coordinates are fractions of width and height, 0..1
     "Boxes as SVP's prompt shows them: 'label [x1,y1,x2,y2]'."
-    return '\n'.join(f"{o.noun} [{','.join(f'{v:.2f}' for v in box(o))}]" for o in objs)
+    return '\n'.join(f'{o.noun} {box_words(o)}' for o in objs)
