@@ -1,0 +1,26 @@
+"""Put bases that `vlmsi micro train` made into the package: `python tests/ship.py micro=DIR micro-weak=DIR micro-large=DIR`.
+
+Each goes to weights/NAME with its recipe in weights/NAME.json; the language counterpart of `micro` goes with it. Then the hashes of
+all that ships are written anew, and every result that rests on other weights is stale."""
+import json, shutil, sys
+from pathlib import Path
+from vlm_selfimprove.data.records import file_sha256
+
+WEIGHTS = Path(__file__).resolve().parents[1]/'vlm_selfimprove/weights'
+
+
+def ship(name, made):
+    "One base, and its counterpart if it is the main one."
+    for folder in ('micro', 'micro-lm') if name == 'micro' else ('micro',):
+        to = WEIGHTS/(folder if name == 'micro' else name)
+        shutil.rmtree(to, ignore_errors=True)
+        shutil.copytree(Path(made)/folder, to)
+    shutil.copy(Path(made)/'base.json', WEIGHTS/f'{name}.json')
+
+
+if __name__ == '__main__':
+    for name, made in (a.split('=') for a in sys.argv[1:]): ship(name, made)
+    files = sorted(f for f in WEIGHTS.glob('*/*') if f.is_file())
+    hashes = {str(f.relative_to(WEIGHTS)): file_sha256(f) for f in files}
+    (WEIGHTS/'hashes.json').write_text(json.dumps(hashes, indent=1) + '\n')
+    print(len(hashes), 'files,', round(sum(f.stat().st_size for f in files) / 1e6, 1), 'MB')
