@@ -38,7 +38,7 @@ class BaseRecipe:
     tower: int = 140_000      # images seen by the tower
     recite: int = 44_000      # lists of random words
     lookup: int = 24_000      # descriptions of which single facts are asked, up to eight turns each
-    text: int = 44_000        # text samples of every kind, up to eight turns each
+    text: int = 72_000        # text samples of every kind, up to eight turns each
     project: int = 12_000     # captions with the decoder frozen
     caption: int = 80_000     # captions as the web writes them
     instruct: int = 40_000    # examples of the instruction mixture, each taken once
@@ -214,7 +214,7 @@ def written(
     "One or two decision questions as JSON, and the request to write another one."
     *given, new = (decision_json(text_scene(rng, 'situation'), rng)
                    for _ in range(2 + int(rng.integers(2))))
-    return [(laid_out(REQUESTS, rng, '\n'.join(given)), new)]
+    return [(laid_out(REQUESTS, rng, '\n'.join(given), wording('more', rng)), new)]
 
 # %% ../../nbs/models/23_base.ipynb #e857ea89
 def boxes_read(
@@ -235,9 +235,9 @@ def text_sample(
     if what < .08:
         s = text_scene(rng)
         return [(f"{cells_in_words(s)}\n{wording('careful', rng)}", truth(s))], None
-    if what < .22: return written(rng), None
-    if what < .32: return decision_turns(rng, text_scene(rng, 'situation')), None
-    if what < .40: return boxes_read(rng)
+    if what < .28: return written(rng), None
+    if what < .35: return decision_turns(rng, text_scene(rng, 'situation')), None
+    if what < .42: return boxes_read(rng)
     return turns_about(rng, text_scene(rng), turns), None
 
 # %% ../../nbs/models/23_base.ipynb #1f209ed1

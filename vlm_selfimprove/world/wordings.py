@@ -21,7 +21,7 @@ WORDINGS = dict(  # role -> parts; a wording takes one of each, with a space bet
               ('describe', 'summarize', 'caption', 'outline', 'explain', 'illustrate', 'convey',
                'write about', 'give a caption for', 'tell me about', 'talk about', 'comment on'),
               (*_VIEW, 'what you see', 'what is here', 'the place', 'the content'),
-              ('.', ', briefly or not.', ' for me.', ' in words.', ' as you like.', ' to a friend.')),
+              ('.', ', briefly or not.', 'for me.', 'in words.', 'as you like.', 'to a friend.')),
     brief=(('in short:', 'briefly:', 'in a few words:'),
            tuple(f'{verb} {view}.' for view in _VIEW for verb in ('describe', 'caption', 'name'))),
     careful=(('with care,', 'carefully', 'with great care,', 'precisely', 'exactly',
@@ -43,12 +43,19 @@ WORDINGS = dict(  # role -> parts; a wording takes one of each, with a space bet
                   'in a tale about'), _VIEW, ('.',)),
     region=(('what is', 'what stands', 'name the thing', 'describe what is'),
             ('at', 'in', 'inside'), ('{box}',)),
-    locate=(('give the box of', 'find', 'locate', 'which box holds'), ('the {noun}.',)))
+    locate=(('give the box of', 'find', 'locate', 'which box holds'), ('the {noun}.',)),
+    more=(('write', 'make', 'add', 'give', 'invent', 'produce', 'think up', 'form', 'draft',
+           'compose', 'put down', 'now write'),
+          ('one more', '1 more', 'another one', 'a new one', 'one of this kind',
+           'such a question', 'the next one', 'a different one', 'a fresh case', 'an extra task',
+           'more of them'),
+          ('.', ':', ', same form.', ', all parts of it.', 'in this form:', ', please.',
+           'for a test.', 'in one line.', ', with its answer.', ', in json.', '(json):')))
 
 # %% ../../nbs/world/14_wordings.ipynb #14c0de06
 def _joined(parts):
-    "Parts of a wording with a space between them, and none before a point or comma."
-    return re.sub(r' +([.,])', r'\1', ' '.join(parts)).strip()
+    "Parts of a wording with a space between them, and none before a point, comma or colon."
+    return re.sub(r' +([.,:])', r'\1', ' '.join(parts)).strip()
 
 def wording(
     role: str,  # a key of `WORDINGS`
@@ -78,12 +85,9 @@ SITUATIONS = (  # a situation in words, then the question what to do
     '{text}\n{ask}', 'imagine: {text}\n{ask}', 'this happens: {text}\n\n{ask}',
     'case: {text} {ask}', 'you are there: {text}\n{ask}')
 REQUESTS = tuple(  # examples of questions about situations, then the request for more
-    start + '{text}' + end
+    start + '{text}\n{ask}'
     for start in ('', 'questions:\n', 'here are some:\n', 'such as these:\n', 'given:\n',
-                  'a list of them:\n', 'seen before:\n', 'the first ones:\n')
-    for end in ('\nwrite one more.', '\nanother one:', '\ncontinue the list.', '\nnext:',
-                '\nmake a new one of this kind.', '\nwrite such a question:', '\ngo on.',
-                '\none more like them.', '\nnow a different one:', '\nadd the next.'))
+                  'a list of them:\n', 'seen before:\n', 'the first ones:\n'))
 
 # %% ../../nbs/world/14_wordings.ipynb #14c0de28
 def laid_out(
