@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SEEN', 'MIXTURE', 'QUESTIONS', 'SCENE_KINDS', 'TAKEN', 'ONLY_SEEN', 'captioned', 'ask_about', 'questions_about',
-           'turns_about', 'decision_turns', 'instruction', 'random_part']
+           'turns_about', 'decision_turns', 'turns_of', 'instruction', 'random_part']
 
 # %% ../../nbs/data/39_mixture.ipynb #39c0de02
 from itertools import islice
@@ -20,7 +20,7 @@ from ..world.wordings import (
 SEEN = dict(  # scenes that a base ever sees: kind -> how many, from seed 0 on
     objects=18_000, situation=5_000, digits=5_000, chart=4_000)
 MIXTURE = dict(  # shares of roles
-    conversation=.17, detail=.17, reasoning=.15, boxes=.17, region=.04, beside=.12, text=.18)
+    conversation=.22, detail=.12, reasoning=.2, boxes=.14, region=.04, beside=.1, text=.18)
 
 def captioned(
     s: Scene,  # of any kind
@@ -91,13 +91,19 @@ def decision_turns(
 # %% ../../nbs/data/39_mixture.ipynb #39c0de10
 SCENE_KINDS = ('objects', 'situation', 'digits', 'chart')
 _OF_KINDS = dict(  # shares of `SCENE_KINDS`, by role
-    conversation=(.6, .08, .18, .14), detail=(.64, .16, .1, .1), reasoning=(.5, .36, 0, .14),
+    conversation=(.6, .08, .18, .14), detail=(.64, .16, .1, .1), reasoning=(.44, .44, 0, .12),
     boxes=(.7, .2, .1, 0), region=(.8, .2, 0, 0), beside=(.6, .1, .18, .12),
     text=(.5, .2, .18, .12))
 
-def _turns(rng, s, role):
-    "What is said about a scene in a role: (prompt, answer), a few times."
-    if role == 'conversation': return questions_about(rng, s, 3, ONE_STEP)
+def turns_of(
+    rng: np.random.Generator,  # chooses words and questions
+    s: Scene,  # of any kind
+    role: str,  # a key of `MIXTURE`
+) -> list:  # of (prompt, answer)
+    "What is said about a scene in a role; two conversations in five ask what is there and what not."
+    if role == 'conversation':
+        there = s.kind in ('objects', 'situation') and rng.random() < .4
+        return questions_about(rng, s, 3, ('existence',) if there else ONE_STEP)
     if role == 'detail': return [(wording('careful', rng), truth(s))]
     if role == 'boxes':
         ask = wording('boxed', rng)
@@ -122,11 +128,11 @@ def instruction(
         kind = str(rng.choice(SCENE_KINDS, p=_OF_KINDS[role]))
         s = mk_scene(int(rng.integers(SEEN[kind])), kind)
         if captioned(s) or role in ('conversation', 'reasoning', 'text'): break
-    return dict(id=f'{role}-{i}', role=role, seed=s.seed, kind=kind, turns=_turns(rng, s, role),
+    return dict(id=f'{role}-{i}', role=role, seed=s.seed, kind=kind, turns=turns_of(rng, s, role),
                 image=role != 'text')
 
 # %% ../../nbs/data/39_mixture.ipynb #39c0de12
-TAKEN = 28_000  # examples that every base of the recipe has seen, the weaker one too
+TAKEN = 24_000  # examples that every base of the recipe has seen, the weaker one too
 # roles in which only the image tells the answer
 ONLY_SEEN = ('conversation', 'detail', 'reasoning', 'region')
 

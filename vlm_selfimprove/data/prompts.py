@@ -106,9 +106,8 @@ SVP_PAPER = dict(  # Appendix F: the request alone, and with boxes as context
              'Please generate a detailed and comprehensive description '
              'for the content of this image. Be precise.')
 SVP_MICRO = dict(  # short counterparts, in characters that the micro model knows
-    base='generate a detailed and comprehensive description. be precise.',
-    grounded='context: {grounding} end of context.\n'
-             'generate a detailed and comprehensive description. be precise.')
+    base='write one long and rich text on the content.',
+    grounded='context: {grounding} end of context.\nwrite one long and rich text on the content.')
 
 # %% ../../nbs/data/32_prompts.ipynb #32c0de04
 TEXT_PAPER = dict(  # the released code's training prompt; Appendix A.2 and Figure 3

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['CLASSES', 'HEADS', 'WORDS', 'TEXT_KINDS', 'TEXT_SEEDS', 'LOOKUPS', 'CAPTIONS', 'CAPTION_KINDS', 'BaseRecipe',
            'reduced', 'cell_labels', 'mk_pool', 'warmup_cosine', 'cell_features', 'train_tower', 'coined', 'recital',
-           'cells_in_words', 'text_scene', 'lookup_sample', 'written', 'boxes_read', 'text_sample', 'token_batches',
-           'lm_loss', 'fit_stage', 'caption_sample', 'instruction_sample', 'patch_features', 'save_counterpart',
-           'train_base']
+           'cells_in_words', 'text_scene', 'lookup_sample', 'written', 'boxes_read', 'text_sample', 'write_sample',
+           'token_batches', 'lm_loss', 'fit_stage', 'caption_sample', 'instruction_sample', 'patch_features',
+           'save_counterpart', 'train_base']
 
 # %% ../../nbs/models/23_base.ipynb #e4968053
 import json, time
@@ -17,7 +17,8 @@ from pathlib import Path
 import numpy as np, torch, torch.nn.functional as F
 from transformers import LlamaForCausalLM
 from ..data.mixture import (
-    SCENE_KINDS, SEEN, captioned, decision_turns, instruction, questions_about, turns_about)
+    SCENE_KINDS, SEEN, captioned, decision_turns, instruction)
+from ..data.mixture import questions_about, turns_about, turns_of
 from .micro import mk_micro, save_micro
 from .vlm import VLM
 from ..world.language import (
@@ -39,9 +40,10 @@ class BaseRecipe:
     recite: int = 44_000      # lists of random words
     lookup: int = 24_000      # descriptions of which single facts are asked, up to eight turns each
     text: int = 72_000        # text samples of every kind, up to eight turns each
+    write: int = 16_000       # for the counterpart alone: questions on strangely worded requests
     project: int = 12_000     # captions with the decoder frozen
     caption: int = 80_000     # captions as the web writes them
-    instruct: int = 40_000    # examples of the instruction mixture, each taken once
+    instruct: int = 48_000    # examples of the instruction mixture, each taken once
     batch: int = 32           # samples a step; the tower takes 128 images
     lr: float = 1e-3          # peak; each stage's own rate stands in `train_base`
     share: float = 1.         # of the samples of stages with images; .5 makes the weaker model
@@ -210,11 +212,16 @@ def lookup_sample(
 # %% ../../nbs/models/23_base.ipynb #e857ea88
 def written(
     rng: np.random.Generator,  # chooses the examples
+    odd: bool = False,  # made-up words before the examples and in the request
 ) -> list:  # one (prompt, answer)
     "One or two decision questions as JSON, and the request to write another one."
     *given, new = (decision_json(text_scene(rng, 'situation'), rng)
                    for _ in range(2 + int(rng.integers(2))))
-    return [(laid_out(REQUESTS, rng, '\n'.join(given), wording('more', rng)), new)]
+    ask, head = wording('more', rng), ''
+    if odd:
+        ask = ' '.join(coined(rng) if rng.random() < .5 else w for w in ask.split())
+        head = f"{' '.join(coined(rng) for _ in range(rng.integers(4)))}:\n"
+    return [(head + laid_out(REQUESTS, rng, '\n'.join(given), ask), new)]
 
 # %% ../../nbs/models/23_base.ipynb #e857ea89
 def boxes_read(
@@ -239,6 +246,14 @@ def text_sample(
     if what < .35: return decision_turns(rng, text_scene(rng, 'situation')), None
     if what < .42: return boxes_read(rng)
     return turns_about(rng, text_scene(rng), turns), None
+
+def write_sample(
+    rng: np.random.Generator,  # chooses what is written, or what is read
+) -> tuple:  # turns (prompt, answer), and None for the image
+    "Questions written on requests half in words that nobody knows; reading goes on beside."
+    what = rng.random()
+    return (written(rng, what < .4), None) if what < .6 else text_sample(rng)
+
 
 # %% ../../nbs/models/23_base.ipynb #1f209ed1
 def _tokenise(samples, tok):
@@ -318,7 +333,8 @@ def fit_stage(
                 log(f'{name} {done}/{steps} loss {loss:.3f} {rate:.0f}/s')
 
 # %% ../../nbs/models/23_base.ipynb #45ad3ccc
-CAPTIONS = dict(ordinary=.6, brief=.12, imaginative=.13, text=.15)  # shares of the caption stage
+CAPTIONS = dict(  # shares of the caption stage; habits are in the first two
+    ordinary=.45, brief=.1, imaginative=.12, detail=.13, boxes=.07, text=.13)
 CAPTION_KINDS = (.64, .16, .1, .1)  # of `SCENE_KINDS`, in captions
 
 def caption_sample(
@@ -334,6 +350,7 @@ def caption_sample(
         kind = str(rng.choice(SCENE_KINDS, p=CAPTION_KINDS))
         s = mk_scene(int(rng.integers(SEEN[kind])), kind)
         if captioned(s): break
+    if role in ('detail', 'boxes'): return turns_of(rng, s, role), index[s.seed, kind]
     said = dict(ordinary=lambda: ordinary(s, rng, bias), imaginative=lambda: misled(s, rng, bias),
                 brief=lambda: brief(s.place, habits(s, rng, bias)))[role]()
     return [(wording(role, rng), said)], index[s.seed, kind]
@@ -415,7 +432,9 @@ def train_base(
     fit('recite', lambda rng: ([recital(rng)], None), recipe.recite, decoder, recipe.lr, 1)
     fit('lookup', lookup_sample, recipe.lookup, decoder, recipe.lr, 6)
     fit('text', text_sample, recipe.text, decoder, recipe.lr, 2)
+    fit('write', write_sample, recipe.write, decoder, .5 * recipe.lr, 7)
     save_counterpart(vlm, out/'micro-lm')
+    vlm.model.load_state_dict(torch.load(out/'text.pt', map_location='cpu'))  # as before 'write'
     feats, both = patch_features(vlm, x), projector + decoder
     fit('project', captions(0, roles=dict(ordinary=1.)), recipe.project, projector,
         2 * recipe.lr, 3, feats)
