@@ -4,14 +4,13 @@
 
 # %% auto #0
 __all__ = ['CLASSES', 'HEADS', 'WORDS', 'TEXT_KINDS', 'TEXT_SEEDS', 'LOOKUPS', 'CAPTIONS', 'CAPTION_KINDS', 'BaseRecipe',
-           'reduced', 'cell_labels', 'mk_pool', 'warmup_cosine', 'cell_features', 'train_tower', 'coined', 'recital',
+           'reduced', 'cell_labels', 'mk_pool', 'warmup_cosine', 'cell_features', 'train_tower', 'recital',
            'cells_in_words', 'text_scene', 'lookup_sample', 'written', 'boxes_read', 'text_sample', 'write_sample',
            'token_batches', 'lm_loss', 'fit_stage', 'caption_sample', 'instruction_sample', 'patch_features',
            'save_counterpart', 'train_base']
 
 # %% ../../nbs/models/23_base.ipynb #e4968053
 import json, time
-from string import ascii_lowercase
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 import numpy as np, torch, torch.nn.functional as F
@@ -27,7 +26,7 @@ from ..world.render import render
 from ..world.scenes import (
     CELLS, COLORS, DIGITS, GLYPHS, PLACES, STATES, Scene, mk_scene)
 from ..world.tasks import decision_json
-from ..world.wordings import BOXES_AT_HAND, REQUESTS, laid_out, wording
+from ..world.wordings import BOXES_AT_HAND, REQUESTS, coined, laid_out, wording
 
 # %% ../../nbs/models/23_base.ipynb #e7454d82
 @dataclass(frozen=True)
@@ -43,7 +42,7 @@ class BaseRecipe:
     write: int = 16_000       # for the counterpart alone: questions on strangely worded requests
     project: int = 12_000     # captions with the decoder frozen
     caption: int = 80_000     # captions as the web writes them
-    instruct: int = 48_000    # examples of the instruction mixture, each taken once
+    instruct: int = 64_000    # examples of the instruction mixture, each taken once
     batch: int = 32           # samples a step; the tower takes 128 images
     lr: float = 1e-3          # peak; each stage's own rate stands in `train_base`
     share: float = 1.         # of the samples of stages with images; .5 makes the weaker model
@@ -156,13 +155,6 @@ def train_tower(
         if i % 50 == 0 or i == steps - 1:
             log(f'tower {i}/{steps} loss {loss:.3f} cells right {right:.3f}')
 
-# %% ../../nbs/models/23_base.ipynb #c2c807d9
-def coined(
-    rng: np.random.Generator,  # chooses the letters
-) -> str:  # three to six letters
-    "A word that means nothing, so that no piece of a word stays unknown."
-    return ''.join(rng.choice(list(ascii_lowercase), int(rng.integers(3, 7))))
-
 # %% ../../nbs/models/23_base.ipynb #c2c807da
 WORDS = (*GLYPHS, *COLORS, *DIGITS, *PLACES, *CELLS, *STATES)
 
@@ -217,10 +209,8 @@ def written(
     "One or two decision questions as JSON, and the request to write another one."
     *given, new = (decision_json(text_scene(rng, 'situation'), rng)
                    for _ in range(2 + int(rng.integers(2))))
-    ask, head = wording('more', rng), ''
-    if odd:
-        ask = ' '.join(coined(rng) if rng.random() < .5 else w for w in ask.split())
-        head = f"{' '.join(coined(rng) for _ in range(rng.integers(4)))}:\n"
+    ask = wording('more', rng, .5 * odd)
+    head = f"{' '.join(coined(rng) for _ in range(rng.integers(4)))}:\n" if odd else ''
     return [(head + laid_out(REQUESTS, rng, '\n'.join(given), ask), new)]
 
 # %% ../../nbs/models/23_base.ipynb #e857ea89
@@ -334,7 +324,7 @@ def fit_stage(
 
 # %% ../../nbs/models/23_base.ipynb #45ad3ccc
 CAPTIONS = dict(  # shares of the caption stage; habits are in the first two
-    ordinary=.45, brief=.1, imaginative=.12, detail=.13, boxes=.07, text=.13)
+    ordinary=.46, brief=.06, imaginative=.13, careful=.13, boxes=.09, text=.13)
 CAPTION_KINDS = (.64, .16, .1, .1)  # of `SCENE_KINDS`, in captions
 
 def caption_sample(
@@ -350,10 +340,10 @@ def caption_sample(
         kind = str(rng.choice(SCENE_KINDS, p=CAPTION_KINDS))
         s = mk_scene(int(rng.integers(SEEN[kind])), kind)
         if captioned(s): break
-    if role in ('detail', 'boxes'): return turns_of(rng, s, role), index[s.seed, kind]
+    if role == 'boxes': return turns_of(rng, s, role), index[s.seed, kind]
     said = dict(ordinary=lambda: ordinary(s, rng, bias), imaginative=lambda: misled(s, rng, bias),
-                brief=lambda: brief(s.place, habits(s, rng, bias)))[role]()
-    return [(wording(role, rng), said)], index[s.seed, kind]
+                brief=lambda: brief(s.place, habits(s, rng, bias)), careful=lambda: truth(s))[role]()
+    return [(wording(role, rng, .5 * (rng.random() < .5)), said)], index[s.seed, kind]
 
 # %% ../../nbs/models/23_base.ipynb #68984934
 def instruction_sample(
