@@ -20,7 +20,7 @@ from ..world.wordings import (
 SEEN = dict(  # scenes that a base ever sees: kind -> how many, from seed 0 on
     objects=18_000, situation=5_000, digits=5_000, chart=4_000)
 MIXTURE = dict(  # shares of roles
-    conversation=.24, detail=.07, reasoning=.2, boxes=.18, region=.03, beside=.11, text=.17)
+    conversation=.2, detail=.07, reasoning=.17, boxes=.2, region=.03, beside=.12, text=.21)
 
 def captioned(
     s: Scene,  # of any kind
@@ -91,7 +91,7 @@ def decision_turns(
 # %% ../../nbs/data/39_mixture.ipynb #39c0de10
 SCENE_KINDS = ('objects', 'situation', 'digits', 'chart')
 _OF_KINDS = dict(  # shares of `SCENE_KINDS`, by role
-    conversation=(.82, .1, .04, .04), detail=(.64, .16, .1, .1), reasoning=(.42, .54, 0, .04),
+    conversation=(.82, .1, .04, .04), detail=(.64, .16, .1, .1), reasoning=(.21, .75, 0, .04),
     boxes=(.7, .2, .1, 0), region=(.8, .2, 0, 0), beside=(.6, .1, .18, .12),
     text=(.5, .2, .18, .12))
 
@@ -100,10 +100,10 @@ def turns_of(
     s: Scene,  # of any kind
     role: str,  # a key of `MIXTURE`
 ) -> list:  # of (prompt, answer)
-    "What is said about a scene in a role; half of the conversations ask what is there and what not."
+    "What is said about a scene in a role; most conversations ask what is there and what is not."
     if role == 'conversation':
-        there = s.kind in ('objects', 'situation') and rng.random() < .5
-        return questions_about(rng, s, 3, ('existence',) if there else ONE_STEP)
+        there = s.kind in ('objects', 'situation') and rng.random() < .6
+        return questions_about(rng, s, *(8, ('existence',)) if there else (3, ONE_STEP))
     if role == 'detail': return [(wording('careful', rng), truth(s))]
     if role == 'boxes':
         ask = wording('boxed', rng)
@@ -132,7 +132,7 @@ def instruction(
                 image=role != 'text')
 
 # %% ../../nbs/data/39_mixture.ipynb #39c0de12
-TAKEN = 32_000  # examples that every base of the recipe has seen, the weaker one too
+TAKEN = 23_000  # examples that every base of the recipe has seen, the weaker one too
 # roles in which only the image tells the answer
 ONLY_SEEN = ('conversation', 'detail', 'reasoning', 'region')
 

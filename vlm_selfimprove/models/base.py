@@ -42,7 +42,8 @@ class BaseRecipe:
     write: int = 16_000       # for the counterpart alone: questions on strangely worded requests
     project: int = 12_000     # captions with the decoder frozen
     caption: int = 80_000     # captions as the web writes them
-    instruct: int = 64_000    # examples of the instruction mixture, each taken once
+    instruct: int = 60_000    # examples of the instruction mixture, each taken once, and captions beside
+    replay: float = .2        # share of these captions, as of the stage before
     batch: int = 32           # samples a step; the tower takes 128 images
     lr: float = 1e-3          # peak; each stage's own rate stands in `train_base`
     share: float = 1.         # of the samples of stages with images; .5 makes the weaker model
@@ -334,7 +335,8 @@ def caption_sample(
     roles: dict = CAPTIONS,  # role -> share
 ) -> tuple:  # turns (prompt, answer), and a feature row or None
     "An image and what the web says of it: the only stage in which the habits are learned."
-    role = str(rng.choice(list(roles), p=list(roles.values())))
+    share = np.array([*roles.values()])
+    role = str(rng.choice([*roles], p=share / share.sum()))
     if role == 'text': return text_sample(rng, 3)
     while True:
         kind = str(rng.choice(SCENE_KINDS, p=CAPTION_KINDS))
@@ -429,8 +431,10 @@ def train_base(
     fit('project', captions(0, roles=dict(ordinary=1.)), recipe.project, projector,
         2 * recipe.lr, 3, feats)
     fit('caption', captions(recipe.bias), recipe.caption, both, .6 * recipe.lr, 4, feats)
-    fit('instruct', lambda rng: instruction_sample(next(numbers), index), recipe.instruct, both,
-        .3 * recipe.lr, 5, feats)
+    again = captions(recipe.bias, roles={k: v for k, v in CAPTIONS.items() if k != 'text'})
+    last = lambda rng: (again(rng) if rng.random() < recipe.replay
+                        else instruction_sample(next(numbers), index))
+    fit('instruct', last, recipe.instruct, both, .3 * recipe.lr, 5, feats)
     save_micro(vlm, out/'micro')
     made = dict(recipe=asdict(asked), seconds_of_last_call=round(time.time() - start),
                 torch=torch.__version__)
