@@ -7,12 +7,13 @@ __all__ = ['SEEN', 'MIXTURE', 'QUESTIONS', 'SCENE_KINDS', 'TAKEN', 'ONLY_SEEN', 
            'turns_about', 'decision_turns', 'turns_of', 'instruction', 'random_part']
 
 # %% ../../nbs/data/39_mixture.ipynb #39c0de02
+from dataclasses import replace
 from itertools import islice
 import numpy as np
 from ..world.language import box_words, boxes_text, phrase, truth
 from ..world.scenes import UNCAPTIONED, Scene, mk_scene
 from ..world.tasks import (
-    ONE_STEP, TASKS, TWO_STEP, q_decision, reason, situation_words)
+    ONE_STEP, TASKS, TWO_STEP, q_decision, reason, rule_of, situation_words)
 from ..world.wordings import (
     AT_HAND, BOXES_AT_HAND, SITUATIONS, laid_out, wording)
 
@@ -20,7 +21,7 @@ from ..world.wordings import (
 SEEN = dict(  # scenes that a base ever sees: kind -> how many, from seed 0 on
     objects=18_000, situation=5_000, digits=5_000, chart=4_000)
 MIXTURE = dict(  # shares of roles
-    conversation=.2, detail=.07, reasoning=.17, boxes=.2, region=.03, beside=.12, text=.21)
+    conversation=.24, detail=.06, reasoning=.2, boxes=.16, region=.03, beside=.1, text=.21)
 
 def captioned(
     s: Scene,  # of any kind
@@ -80,9 +81,14 @@ def decision_turns(
     rng: np.random.Generator,  # chooses layout, options and whether the reason is asked for
     s: Scene,  # of kind 'situation'
     shown: bool = False,  # the situation is in the image, not in words
+    partly: bool = False,  # half of the tellings leave out who it is or what threatens
 ) -> list:  # one (prompt, answer)
-    "What to do in a situation; half of the answers give the reason."
+    "What to do in a situation; half of the answers give the reason, where all is told."
     prompt, answer, _ = q_decision(s, rng)
+    if partly and rng.random() < .5:
+        untold = rule_of(s)[rng.integers(2)]
+        told = truth(replace(s, objects=tuple(o for o in s.objects if o.noun != untold)))
+        return [(laid_out(SITUATIONS, rng, told, prompt), answer)]
     if rng.random() < .5: prompt, answer = f'{prompt} say why.', f'{answer}, {reason(s)}'
     if shown: return [(prompt, answer)]
     told = truth(s) if rng.random() < .5 else situation_words(s)
@@ -91,7 +97,7 @@ def decision_turns(
 # %% ../../nbs/data/39_mixture.ipynb #39c0de10
 SCENE_KINDS = ('objects', 'situation', 'digits', 'chart')
 _OF_KINDS = dict(  # shares of `SCENE_KINDS`, by role
-    conversation=(.82, .1, .04, .04), detail=(.64, .16, .1, .1), reasoning=(.21, .75, 0, .04),
+    conversation=(.84, .12, .02, .02), detail=(.64, .16, .1, .1), reasoning=(.17, .8, 0, .03),
     boxes=(.7, .2, .1, 0), region=(.8, .2, 0, 0), beside=(.6, .1, .18, .12),
     text=(.5, .2, .18, .12))
 
@@ -102,7 +108,7 @@ def turns_of(
 ) -> list:  # of (prompt, answer)
     "What is said about a scene in a role; most conversations ask what is there and what is not."
     if role == 'conversation':
-        there = s.kind in ('objects', 'situation') and rng.random() < .6
+        there = s.kind in ('objects', 'situation') and rng.random() < .8
         return questions_about(rng, s, *(8, ('existence',)) if there else (3, ONE_STEP))
     if role == 'detail': return [(wording('careful', rng), truth(s))]
     if role == 'boxes':
@@ -113,7 +119,7 @@ def turns_of(
         if rng.random() < .5: return [(wording('region', rng, box=box_words(o)), phrase(o))]
         return [(wording('locate', rng, noun=o.noun), box_words(o))]
     if s.kind == 'situation' and role != 'beside':
-        return decision_turns(rng, s, role == 'reasoning')
+        return decision_turns(rng, s, role == 'reasoning', role == 'text')
     if role == 'reasoning': return questions_about(rng, s, 2, TWO_STEP)
     return turns_about(rng, s, 3)
 
@@ -132,7 +138,7 @@ def instruction(
                 image=role != 'text')
 
 # %% ../../nbs/data/39_mixture.ipynb #39c0de12
-TAKEN = 23_000  # examples that every base of the recipe has seen, the weaker one too
+TAKEN = 25_000  # examples that every base of the recipe has seen, the weaker one too
 # roles in which only the image tells the answer
 ONLY_SEEN = ('conversation', 'detail', 'reasoning', 'region')
 

@@ -42,7 +42,7 @@ class BaseRecipe:
     write: int = 16_000       # for the counterpart alone: questions on strangely worded requests
     project: int = 12_000     # captions with the decoder frozen
     caption: int = 80_000     # captions as the web writes them
-    instruct: int = 60_000    # examples of the instruction mixture, each taken once, and captions beside
+    instruct: int = 66_000    # examples of the instruction mixture, each taken once, and captions beside
     replay: float = .2        # share of these captions, as of the stage before
     batch: int = 32           # samples a step; the tower takes 128 images
     lr: float = 1e-3          # peak; each stage's own rate stands in `train_base`
@@ -241,9 +241,11 @@ def text_sample(
 def write_sample(
     rng: np.random.Generator,  # chooses what is written, or what is read
 ) -> tuple:  # turns (prompt, answer), and None for the image
-    "Questions written on requests half in words that nobody knows; reading goes on beside."
+    "Questions written on requests half in words that nobody knows; decisions on half a telling."
     what = rng.random()
-    return (written(rng, what < .4), None) if what < .6 else text_sample(rng)
+    if what < .6: return written(rng, what < .4), None
+    if what > .8: return text_sample(rng)
+    return decision_turns(rng, text_scene(rng, 'situation'), partly=True), None
 
 
 # %% ../../nbs/models/23_base.ipynb #1f209ed1
