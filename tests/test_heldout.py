@@ -52,7 +52,7 @@ def test_no_method_in_training(monkeypatch, tmp_path):
     "Every stage as it is drawn, rare samples again by themselves, each wording and layout, the tokenizer's text."
     rng = np.random.default_rng(1)
     texts = learned(monkeypatch, tmp_path, 2500)
-    assert [*texts] == ['recite', 'lookup', 'text', 'project', 'caption', 'instruct']
+    assert [*texts] == ['recite', 'lookup', 'text', 'write', 'project', 'caption', 'instruct']
     texts['written'] = [said for _ in range(1000) for turn in base.written(rng) for said in turn]
     texts['cells'] = [base.cells_in_words(mk_scene(i, k)) for i in range(500) for k in SCENE_KINDS]
     texts['mixture'] = [said for i in range(2500, 56_000, 25) for turn in instruction(i)['turns'] for said in turn]

@@ -11,9 +11,9 @@ from dataclasses import replace
 from itertools import islice
 import numpy as np
 from ..world.language import box_words, boxes_text, phrase, truth
-from ..world.scenes import UNCAPTIONED, Scene, mk_scene
+from ..world.scenes import HAZARDS, PERSONS, UNCAPTIONED, Scene, mk_scene
 from ..world.tasks import (
-    ONE_STEP, TASKS, TWO_STEP, q_decision, reason, rule_of, situation_words)
+    ONE_STEP, RULES, TASKS, TWO_STEP, q_decision, reason, rule_of, situation_words)
 from ..world.wordings import (
     AT_HAND, BOXES_AT_HAND, SITUATIONS, laid_out, wording)
 
@@ -77,18 +77,26 @@ def turns_about(
     return [(laid_out(AT_HAND, rng, truth(s), asked[0][0]), asked[0][1]), *asked[1:]]
 
 # %% ../../nbs/data/39_mixture.ipynb #39c0de08
+def _mistold(rng, s, options):
+    "Person or hazard left out, or taken for another one for which no option is right."
+    pair, at = rule_of(s), int(rng.integers(2))
+    acts = {w: RULES[(w, pair[1]) if at == 0 else (pair[0], w)] for w in (PERSONS, HAZARDS)[at]}
+    others = [w for w, action in acts.items() if action not in options]
+    if not others or rng.random() < .5:
+        return replace(s, objects=tuple(o for o in s.objects if o.noun != pair[at]))
+    seen_as = lambda o: replace(o, noun=str(rng.choice(others))) if o.noun == pair[at] else o
+    return replace(s, objects=tuple(map(seen_as, s.objects)))
+
 def decision_turns(
     rng: np.random.Generator,  # chooses layout, options and whether the reason is asked for
     s: Scene,  # of kind 'situation'
     shown: bool = False,  # the situation is in the image, not in words
-    partly: bool = False,  # half of the tellings leave out who it is or what threatens
+    partly: bool = False,  # half of the tellings leave out or mistake who it is or what threatens
 ) -> list:  # one (prompt, answer)
     "What to do in a situation; half of the answers give the reason, where all is told."
-    prompt, answer, _ = q_decision(s, rng)
+    prompt, answer, options = q_decision(s, rng)
     if partly and rng.random() < .5:
-        untold = rule_of(s)[rng.integers(2)]
-        told = truth(replace(s, objects=tuple(o for o in s.objects if o.noun != untold)))
-        return [(laid_out(SITUATIONS, rng, told, prompt), answer)]
+        return [(laid_out(SITUATIONS, rng, truth(_mistold(rng, s, options)), prompt), answer)]
     if rng.random() < .5: prompt, answer = f'{prompt} say why.', f'{answer}, {reason(s)}'
     if shown: return [(prompt, answer)]
     told = truth(s) if rng.random() < .5 else situation_words(s)
@@ -108,7 +116,7 @@ def turns_of(
 ) -> list:  # of (prompt, answer)
     "What is said about a scene in a role; most conversations ask what is there and what is not."
     if role == 'conversation':
-        there = s.kind in ('objects', 'situation') and rng.random() < .8
+        there = s.kind in ('objects', 'situation') and rng.random() < .85
         return questions_about(rng, s, *(8, ('existence',)) if there else (3, ONE_STEP))
     if role == 'detail': return [(wording('careful', rng), truth(s))]
     if role == 'boxes':
@@ -121,6 +129,8 @@ def turns_of(
     if s.kind == 'situation' and role != 'beside':
         return decision_turns(rng, s, role == 'reasoning', role == 'text')
     if role == 'reasoning': return questions_about(rng, s, 2, TWO_STEP)
+    if role == 'beside' and rng.random() < .25:
+        return [(laid_out(AT_HAND, rng, truth(s), wording('careful', rng)), truth(s))]
     return turns_about(rng, s, 3)
 
 # %% ../../nbs/data/39_mixture.ipynb #39c0de11

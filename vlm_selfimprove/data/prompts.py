@@ -84,7 +84,7 @@ STIC_PAPER = PromptSet(
 
 # %% ../../nbs/data/32_prompts.ipynb #40a2f027
 STIC_MICRO = PromptSet('stic_micro', 'short counterparts of stic_paper for the micro world',
-    normal=('put all of the content into words.', 'give the main points of the shot.',
+    normal=('put the content into words.', 'give the main points of the shot.',
             'present the subjects inside the frame.', 'sketch the scene with words.',
             'let us know what the camera saw.', 'write a line to go with it.',
             'retell the view for a blind man.', 'state the gist of the photo.'),
@@ -95,7 +95,7 @@ STIC_MICRO = PromptSet('stic_micro', 'short counterparts of stic_paper for the m
          'what else might exist nearby? tell it as if seen.',
          'make the story richer with invented items.', 'include some hypothetical tools as well.',
          'extend it by things one would suggest here.', 'be bold and think of absent objects.'),
-    describe='put all of the content into words.',
+    describe='put the content into words.',
     layout='image description:\n{desc}\n\n{question}')
 
 # %% ../../nbs/data/32_prompts.ipynb #32c0de02

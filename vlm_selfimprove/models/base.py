@@ -436,7 +436,7 @@ def train_base(
     again = captions(recipe.bias, roles={k: v for k, v in CAPTIONS.items() if k != 'text'})
     last = lambda rng: (again(rng) if rng.random() < recipe.replay
                         else instruction_sample(next(numbers), index))
-    fit('instruct', last, recipe.instruct, both, .3 * recipe.lr, 5, feats)
+    fit('instruct', last, recipe.instruct, both, .6 * recipe.lr, 5, feats)
     save_micro(vlm, out/'micro')
     made = dict(recipe=asdict(asked), seconds_of_last_call=round(time.time() - start),
                 torch=torch.__version__)
