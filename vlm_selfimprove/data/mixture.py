@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['SEEN', 'MIXTURE', 'QUESTIONS', 'SCENE_KINDS', 'TAKEN', 'ONLY_SEEN', 'captioned', 'ask_about', 'questions_about',
-           'turns_about', 'decision_turns', 'turns_of', 'instruction', 'random_part']
+           'turns_about', 'decision_turns', 'what_is_there', 'turns_of', 'instruction', 'random_part']
 
 # %% ../../nbs/data/39_mixture.ipynb #39c0de02
+import re
 from dataclasses import replace
 from itertools import islice
 import numpy as np
@@ -109,6 +110,18 @@ _OF_KINDS = dict(  # shares of `SCENE_KINDS`, by role
     boxes=(.7, .2, .1, 0), region=(.8, .2, 0, 0), beside=(.6, .1, .18, .12),
     text=(.5, .2, .18, .12))
 
+def what_is_there(
+    rng: np.random.Generator,  # chooses the absent things, words and order
+    s: Scene,  # of kind 'objects' or 'situation'
+) -> list:  # of (prompt, answer): as often yes as no
+    "Is there a ...? for the things that are there and as many that are not, each asked once."
+    drawn = (ask_about(rng, s, ('existence',)) for _ in range(40))
+    once = {re.search(r'\ban? (\w+)', ask)[1]: (ask, answer) for ask, answer in drawn}
+    yes, no = ([q for q in once.values() if q[1] == a] for a in ('yes', 'no'))
+    n = min(len(yes), len(no))
+    turns = yes[:n] + no[:n]
+    return [turns[i] for i in rng.permutation(2 * n)]
+
 def turns_of(
     rng: np.random.Generator,  # chooses words and questions
     s: Scene,  # of any kind
@@ -117,7 +130,7 @@ def turns_of(
     "What is said about a scene in a role; most conversations ask what is there and what is not."
     if role == 'conversation':
         there = s.kind in ('objects', 'situation') and rng.random() < .85
-        return questions_about(rng, s, *(8, ('existence',)) if there else (3, ONE_STEP))
+        return what_is_there(rng, s) if there else questions_about(rng, s, 3, ONE_STEP)
     if role == 'detail': return [(wording('careful', rng), truth(s))]
     if role == 'boxes':
         ask = wording('boxed', rng)
