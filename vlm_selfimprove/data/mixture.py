@@ -22,7 +22,7 @@ from ..world.wordings import (
 SEEN = dict(  # scenes that a base ever sees: kind -> how many, from seed 0 on
     objects=18_000, situation=5_000, digits=5_000, chart=4_000)
 MIXTURE = dict(  # shares of roles
-    conversation=.24, detail=.06, reasoning=.2, boxes=.16, region=.03, beside=.1, text=.21)
+    conversation=.23, detail=.06, reasoning=.23, boxes=.14, region=.03, beside=.09, text=.22)
 
 def captioned(
     s: Scene,  # of any kind
@@ -106,9 +106,9 @@ def decision_turns(
 # %% ../../nbs/data/39_mixture.ipynb #39c0de10
 SCENE_KINDS = ('objects', 'situation', 'digits', 'chart')
 _OF_KINDS = dict(  # shares of `SCENE_KINDS`, by role
-    conversation=(.84, .12, .02, .02), detail=(.64, .16, .1, .1), reasoning=(.17, .8, 0, .03),
+    conversation=(.84, .12, .02, .02), detail=(.64, .16, .1, .1), reasoning=(.1, .88, 0, .02),
     boxes=(.7, .2, .1, 0), region=(.8, .2, 0, 0), beside=(.6, .1, .18, .12),
-    text=(.5, .2, .18, .12))
+    text=(.42, .34, .14, .1))
 
 def what_is_there(
     rng: np.random.Generator,  # chooses the absent things, words and order
@@ -129,7 +129,7 @@ def turns_of(
 ) -> list:  # of (prompt, answer)
     "What is said about a scene in a role; most conversations ask what is there and what is not."
     if role == 'conversation':
-        there = s.kind in ('objects', 'situation') and rng.random() < .85
+        there = s.kind in ('objects', 'situation') and rng.random() < .9
         return what_is_there(rng, s) if there else questions_about(rng, s, 3, ONE_STEP)
     if role == 'detail': return [(wording('careful', rng), truth(s))]
     if role == 'boxes':
