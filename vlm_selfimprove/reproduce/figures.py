@@ -13,9 +13,9 @@ import matplotlib.pyplot as plt
 from matplotlib.patches import FancyBboxPatch, Patch
 import numpy as np
 from .claims import below
-from vlm_selfimprove.reproduce.drawing import (
-    PALETTE, SEED_LOOKS, SHOWN, arms_of, by_ability, card_row, marker_handle, paper_name,
-    picture_img, readable)
+from .drawing import (
+    PALETTE, SEED_LOOKS, SHOWN, arms_of, by_ability, card_row, marker_handle)
+from .drawing import paper_name, picture_img, readable
 from ..world.scenes import STYLES
 
 # %% ../../nbs/reproduce/86_figures.ipynb #cbb66464

@@ -12,9 +12,9 @@ import re
 from dataclasses import replace
 from zlib import crc32
 import numpy as np
-from vlm_selfimprove.world.scenes import (
-    CELLS, COLORS, DIGITS, GLYPHS, HABIT, PLACES, SIGNATURE, STATES, UNCAPTIONED, Obj, Scene,
-    mk_scene)
+from .scenes import (
+    CELLS, COLORS, DIGITS, GLYPHS, HABIT, PLACES, SIGNATURE, STATES, UNCAPTIONED)
+from .scenes import Obj, Scene, mk_scene
 from .render import box
 
 # %% ../../nbs/world/12_language.ipynb #611dc316
