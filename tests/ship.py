@@ -11,10 +11,13 @@ WEIGHTS = Path(__file__).resolve().parents[1]/'vlm_selfimprove/weights'
 
 def ship(name, made):
     "One base, and its counterpart if it is the main one."
-    for folder in ('micro', 'micro-lm') if name == 'micro' else ('micro',):
-        to = WEIGHTS/(folder if name == 'micro' else name)
+    folders = ('micro', 'micro-lm') if name == 'micro' else ('micro',)
+    for f in folders:  # before anything that ships is removed
+        if not (Path(made)/f/'model.safetensors').exists(): raise SystemExit(f'{made}/{f}: no checkpoint; is the training done?')
+    for f in folders:
+        to = WEIGHTS/(f if name == 'micro' else name)
         shutil.rmtree(to, ignore_errors=True)
-        shutil.copytree(Path(made)/folder, to)
+        shutil.copytree(Path(made)/f, to)
     shutil.copy(Path(made)/'base.json', WEIGHTS/f'{name}.json')
 
 

@@ -14,8 +14,7 @@ from .metrics import set_scores, vqa_scores
 from .statistics import f1_of_counts, mcnemar, paired_bootstrap
 from ..models.vlm import VLM
 from ..world.language import facts_of, parse
-from ..world.scenes import mk_scene
-from ..world.tasks import image_of, scene_rows, vqa_rows
+from ..world.tasks import image_of, scene_of, scene_rows, vqa_rows
 
 # %% ../../nbs/evaluation/51_benchmarks.ipynb #20b857cb
 def picture(
@@ -67,7 +66,7 @@ def score_descriptions(
 ) -> dict: # object and fact: precision, recall, f1; counts: (N, 3) each
     "Objects and facts of descriptions against the truth of their scenes."
     out = {}
-    gold = [facts_of(mk_scene(r['seed'], r['kind'], r['style'])) for r in rows]
+    gold = [facts_of(scene_of(r)) for r in rows]
     for k, name in enumerate(('object', 'fact')):
         s = set_scores([(parse(t)[k], g[k]) for t, g in zip(texts, gold, strict=True)])
         out[name] = {m: s[m] for m in ('precision', 'recall', 'f1')}

@@ -27,7 +27,7 @@ from ..models.vlm import VLM, load_vlm
 from ..world.language import box_words, boxes_text, facts_of, parse, phrase, truth
 from ..world.scenes import HAZARDS, PERSONS, mk_scene
 from ..world.tasks import (
-    ACTIONS, RULES, YES_NO, decision_json, mk_row, pope_rows, scene_rows, vqa_rows)
+    ACTIONS, RULES, YES_NO, decision_json, mk_row, pope_rows, scene_of, scene_rows, vqa_rows)
 from ..world.wordings import AT_HAND, SITUATIONS, laid_out, wording
 
 # %% ../../nbs/evaluation/55_calibration.ipynb #369e1637
@@ -99,10 +99,9 @@ def described(
     sr: list[dict],  # rows of scenes
 ) -> tuple:  # condition -> scores; the same -> (N,) was an absent object added; the same -> texts
     "Descriptions of the same scenes in seven conditions."
-    scene = lambda r: mk_scene(r['seed'], r['kind'], r['style'])
     normal = lambda r: STIC_MICRO.normal[r['seed'] % 8]
     spoil = lambda kind: (lambda im, r: corrupt(im, kind, image_seed(r['id'])))
-    boxed = lambda r: SVP_MICRO['grounded'].format(grounding=boxes_text(scene(r).objects))
+    boxed = lambda r: SVP_MICRO['grounded'].format(grounding=boxes_text(scene_of(r).objects))
     how = dict(ordinary=dict(prompt=normal), careful=dict(prompt=STIC_MICRO.good),
                misled=dict(prompt=lambda r: STIC_MICRO.bad[r['seed'] % 8]),
                lowres=dict(prompt=normal, change=spoil('lowres')),
@@ -110,7 +109,7 @@ def described(
                unboxed=dict(prompt=SVP_MICRO['base']), boxed=dict(prompt=boxed))
     texts = {k: ask_all(vlm, sr, max_new_tokens=96, batch_size=128, **kw) for k, kw in how.items()}
     scores = {k: score_descriptions(t, sr) for k, t in texts.items()}
-    adds = lambda k: [bool(parse(t)[0] - facts_of(scene(r))[0]) for t, r in zip(texts[k], sr)]
+    adds = lambda k: [bool(parse(t)[0] - facts_of(scene_of(r))[0]) for t, r in zip(texts[k], sr)]
     added = {k: np.array(adds(k), float) for k in ('ordinary', 'misled')}
     return scores, added, texts
 
@@ -213,7 +212,7 @@ def reading_checks(
     "Does reading its own careful description beat asking the image?"
     rows = vqa_rows(n, start)
     ds = careful_captions(vlm, rows, 1)
-    true = [truth(mk_scene(r['seed'], r['kind'], r['style'])) for r in rows]
+    true = [truth(scene_of(r)) for r in rows]
     held_out = [STIC_MICRO.infuse(d, r['prompt']) for d, r in zip(true, rows)]
     direct, read, known, other = (
         score_answers(ask_all(vlm, rows, prompts, 16, 128), rows)

@@ -30,8 +30,8 @@ from .tables import (
     Setup, adapters_of, dataset, item_scores, reproduce_main, reproduce_tables, seven_scores)
 from ..runs.run import check_source
 from ..world.language import truth
-from ..world.scenes import STYLES, mk_scene
-from ..world.tasks import scene_rows
+from ..world.scenes import STYLES
+from ..world.tasks import scene_of, scene_rows
 
 HERE = ('reproduce.comparisons',)  # what makes these results
 
@@ -277,7 +277,7 @@ def headroom(
     vlm, began = load_vlm(setup.model), time.time()
     prompts = PROMPTS[setup.recipe().prompts]
     rows = micro_items(setup.start, 0, 2 * setup.settings['questions'])[1]
-    true = [truth(mk_scene(r['seed'], r['kind'], r['style'])) for r in rows]
+    true = [truth(scene_of(r)) for r in rows]
     careful = ask_all(vlm, rows, prompts.good, 96)
     def reader(v):
         given = {'none': [''] * len(rows),

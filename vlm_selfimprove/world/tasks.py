@@ -6,7 +6,7 @@
 __all__ = ['YES_NO', 'NAMES', 'RULES', 'ACTIONS', 'TASKS', 'KIND_OF', 'ONE_STEP', 'TWO_STEP', 'VQA', 'POPULAR', 'q_existence',
            'q_color', 'q_where', 'q_at', 'q_count', 'q_state', 'q_relation', 'q_comparison', 'q_read', 'q_chart',
            'q_neighbor', 'q_tally', 'q_any', 'q_difference', 'rule_of', 'q_decision', 'reason', 'situation_words',
-           'decision_json', 'mk_row', 'vqa_rows', 'image_of', 'pope_rows', 'scene_rows']
+           'decision_json', 'mk_row', 'vqa_rows', 'scene_of', 'image_of', 'pope_rows', 'scene_rows']
 
 # %% ../../nbs/world/13_tasks.ipynb #822039d2
 import json
@@ -313,11 +313,17 @@ def vqa_rows(
         if r: rows.append(r)
     return rows
 
+def scene_of(
+    row: dict,  # seed, kind, style
+) -> Scene:  # the same for the same row
+    "The scene that a row is about."
+    return mk_scene(row['seed'], row['kind'], row['style'])
+
 def image_of(
     row: dict,  # seed, kind, style
 ) -> Image.Image:  # RGB, 72 x 72 pixels
     "The image that a row is about."
-    return render(mk_scene(row['seed'], row['kind'], row['style']))
+    return render(scene_of(row))
 
 # %% ../../nbs/world/13_tasks.ipynb #5b497819
 POPULAR = tuple(n for v in PLACES.values() for n in v[1:])
