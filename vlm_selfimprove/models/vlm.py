@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PROJECTIONS', 'VLM', 'messages', 'encode', 'uniform_batches', 'row_seed', 'GumbelSampler', 'generate',
-           'completion_ids', 'lengthen', 'logprobs', 'embed', 'language_lora_targets', 'load_vlm', 'check_adapter',
-           'attach', 'detach', 'adapted', 'file_hashes', 'weights_key']
+           'completion_ids', 'lengthen', 'with_answers', 'logprobs', 'embed', 'language_lora_targets', 'load_vlm',
+           'check_adapter', 'attach', 'detach', 'adapted', 'file_hashes', 'weights_key']
 
 # %% ../../nbs/models/20_vlm.ipynb #7a9b346e
 import hashlib, inspect, json, logging, os, time
@@ -194,7 +194,7 @@ def lengthen(
 
 
 # %% ../../nbs/models/20_vlm.ipynb #873f9620
-def _append(
+def with_answers(
     batch:dict, # from `encode`: (B, L) left-padded
     comps:list[list[int]], # answers as tokens
     pad:int, # padding token
@@ -228,7 +228,7 @@ def logprobs(
     for idx in uniform_batches(rows, batch_size):
         comps = [completion_ids(vlm, rows[i], completions[i]) for i in idx]
         prompts = encode(vlm, [rows[i] for i in idx])
-        batch, lens = _append(prompts, comps, vlm.processor.tokenizer.pad_token_id)
+        batch, lens = with_answers(prompts, comps, vlm.processor.tokenizer.pad_token_id)
         keep = batch['input_ids'].shape[1] - min(lens) + 1 # from the token before the first answer
         with torch.no_grad(): # (B, keep, V)
             logits = vlm.model(**batch, logits_to_keep=keep, use_cache=False).logits
