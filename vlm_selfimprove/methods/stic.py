@@ -85,7 +85,7 @@ class STICRecipe:
 def stic_micro() -> STICRecipe: # frozen before any verdict
     ("The main job on the shipped model, two minutes on two cores; "
      "rates chosen on scenes kept for that (LOG.md).")
-    return STICRecipe(prompts='micro', max_new_tokens=96, alpha=.05, lr=1e-4,
+    return STICRecipe(prompts='micro', max_new_tokens=96, alpha=.05, lr=2e-4,
                       batch=16, micro_batch=16, lora_r=16, lora_alpha=32,
                       instruct_rows=3_000, lr2=2e-4, batch2=32, micro_batch2=32, save_steps=10)
 
