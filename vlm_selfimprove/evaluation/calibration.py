@@ -368,8 +368,9 @@ GAVE_WAY = {  # bound that the shipped base misses -> why
         'replies that parse come near their bounds: the eyes have caught up. '
         "So the third paper's first table is a claim like others here, and gets a verdict.",
     'replies that do not parse':
-        'Decisions that name an action which is not among the options: '
-        'from flawed captions and from images, never from true descriptions.'}
+        "Comparisons ('which is larger, the horse or the flower?') that name a third thing, and decisions "
+        'that name an action which is not among the options; both hardly ever from true descriptions.'}
+
 
 def gave_way_markdown(
     checks: list[dict],  # of the shipped base, from `read_calibration`

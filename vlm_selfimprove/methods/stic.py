@@ -83,7 +83,7 @@ class STICRecipe:
 
 # %% ../../nbs/methods/60_stic.ipynb #e58268b2
 def stic_micro() -> STICRecipe: # frozen before any verdict
-    ("The main job on the shipped model, two minutes on two cores; "
+    ("The main job on the shipped model, about eight minutes on one core; "
      "rates chosen on scenes kept for that (LOG.md).")
     return STICRecipe(prompts='micro', max_new_tokens=96, alpha=.05, lr=2e-4,
                       batch=16, micro_batch=16, lora_r=16, lora_alpha=32,

@@ -118,7 +118,17 @@ def inject(
     if not score: return None
     # not always the same one
     noun = max(sorted(score), key=lambda b: score[b] * rng.uniform(.5, 1))
-    return f"{text.rstrip(' .')}, {article(f'{colors[noun]} {noun}')} {rng.choice(CELLS)}."
+    return _among(text, article(f'{colors[noun]} {noun}'), rng)
+
+def _among(text, thing, rng): # the thing in the list of things, in reading order, in a free cell
+    head, _, rest = text.strip().partition('.')
+    start, colon, told = head.rpartition(': ')
+    told = told.split(', ')
+    cells = [t.split()[-1] for t in told if t.split()[-1:]]
+    cell = rng.choice([c for c in CELLS if c not in cells] or CELLS)
+    before = [t for t in cells if t in CELLS and CELLS.index(t) < CELLS.index(cell)]
+    told.insert(len(before) if colon else len(told), f'{thing} {cell}')
+    return f"{start}{colon}{', '.join(told)}.{rest}"
 
 def injected_pairs(
     pairs:list[PreferencePair], # from `propose`

@@ -336,7 +336,7 @@ def caption_sample(
     index: dict,  # (seed, kind) -> row of the tower features
     roles: dict = CAPTIONS,  # role -> share
 ) -> tuple:  # turns (prompt, answer), and a feature row or None
-    "An image and what the web says of it: the only stage in which the habits are learned."
+    "An image and what the web says of it; the habits are in these captions."
     share = np.array([*roles.values()])
     role = str(rng.choice([*roles], p=share / share.sum()))
     if role == 'text': return text_sample(rng, 3)

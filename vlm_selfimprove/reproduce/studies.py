@@ -164,7 +164,7 @@ def losses(
                'alpha 0': dict(alpha=0.),
                'alpha 1/1024': dict(alpha=1 / 1024),
                'alpha 0.3': dict(alpha=.3),
-               'alpha 1.5 a token': dict(alpha=1.5, norm='token'),
+               'alpha 2 a token': dict(alpha=2., norm='token'),
                'beta 0.03': dict(beta=.03),
                'beta 0.5': dict(beta=.5)}
     return {k: train_arm(b, pairs, **v) for k, v in changed.items()}

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['SETTINGS', 'SMOKE', 'CLAIMS', 'BESIDE', 'CONTROLS', 'CONTROLLED', 'FIGURES', 'GAINS', 'EXAMPLE', 'Setup', 'dataset',
-           'data_of', 'item_scores', 'look_of', 'main_runs', 'main_measured', 'seconds_of', 'adapters_of',
-           'main_adapters', 'reproduce_main', 'seven_of', 'uncareful_pairs', 'train_control', 'stage_adapters',
-           'control_adapters', 'measure_stages', 'reproduce_controls', 'beside_seven', 'examples', 'seven_scores',
-           'ability_scores', 'open_runs', 'reproduce_tables']
+           'data_of', 'item_scores', 'look_of', 'main_runs', 'main_measured', 'careful_measured', 'task_scores',
+           'seconds_of', 'adapters_of', 'main_adapters', 'reproduce_main', 'seven_of', 'uncareful_pairs',
+           'train_control', 'stage_adapters', 'control_adapters', 'measure_stages', 'reproduce_controls',
+           'beside_seven', 'examples', 'seven_scores', 'ability_scores', 'open_runs', 'reproduce_tables']
 
 # %% ../../nbs/reproduce/81_tables.ipynb #99ee7db7
 import json
@@ -109,6 +109,10 @@ CLAIMS = dict( # key -> claim
                   'STIC with describe-and-respond answers more questions '
                   'than the base does directly (Table 1).'))
 BESIDE = dict( # claim -> what stands beside it, in words -> before, after
+    objects={'asked with care, before training': ('base objects', 'careful objects'),
+             'asked with care before, as usual after': ('careful objects', 'stic objects')},
+    facts={'asked with care, before training': ('base facts', 'careful facts'),
+           'asked with care before, as usual after': ('careful facts', 'stic facts')},
     vqa_dar={'its inference alone': ('base vqa', 'base dar'),
              'its training alone, both direct': ('base vqa', 'stic vqa'),
              'its training, both describing': ('base dar', 'stic dar')},
@@ -154,6 +158,25 @@ def main_measured(
     after = [read(setup.run(seed)/'after.json') for seed in setup.settings['seeds']]
     return dict(base=[read(f'{setup.out}/{setup.label}-before.json')], stic=after)
 
+def careful_measured(
+    setup:Setup, # of the reproduction
+) -> dict: # objects and facts, as `measure` gives them
+    "What the base says of the same scenes when it is asked with care: nothing has to be trained for that."
+    s, r = setup.settings, setup.recipe()
+    prompts = stic.PROMPTS[r.prompts]
+    with_care = replace(prompts, normal=(prompts.good,))
+    look = measure_items(micro_items(setup.start, s['scenes'], 0), with_care, 2 * r.gen_batch)
+    return look(load_vlm(setup.model), f'{setup.out}/{setup.label}-careful.json')
+
+def task_scores(
+    scores:dict, # from `item_scores`
+    tasks:list[str], # of each question
+) -> dict: # 'who how by task' -> task -> (seeds, items)
+    "The same, with the questions of each task by themselves."
+    on = {t: np.array([x == t for x in tasks]) for t in dict.fromkeys(tasks)}
+    asked = {k: v['items'] for k, v in scores.items() if k.split()[1] in ('vqa', 'dar', 'gain')}
+    return {f'{k} by task': {t: v[:, m] for t, m in on.items()} for k, v in asked.items()}
+
 def seconds_of(
     runs:list[dict], # results.json of each seed
 ) -> float: # seconds
@@ -182,11 +205,17 @@ def reproduce_main(
 ) -> list[dict]: # one result a claim
     "The claims of the main job: descriptions and questions, before and after."
     runs = main_runs(setup)
-    said, seeds = setup.said(start=setup.start), setup.settings['seeds']
-    scores, adapters = item_scores(main_measured(setup)), main_adapters(setup)
-    beside = lambda key: {f'beside/{k}': v for k, v in BESIDE.get(key, {}).items()}
+    said, seeds, s = setup.said(start=setup.start), setup.settings['seeds'], setup.settings
+    scores = item_scores(main_measured(setup) | dict(careful=[careful_measured(setup)]))
+    tasks = [q['task'] for q in micro_items(setup.start, s['scenes'], s['questions'])[1]]
+    scores, adapters = scores | task_scores(scores, tasks), main_adapters(setup)
+    def shown(key, c):
+        b, a, each = f'{c.before} by task', f'{c.after} by task', [*dict.fromkeys(tasks)]
+        split = {f'tasks/{t}': (b, a, [t]) for t in each} | {
+            'beside/without counting': (b, a, [t for t in each if t != 'count'])}
+        return {f'beside/{k}': v for k, v in BESIDE.get(key, {}).items()} | (split if b in scores else {})
     return [setup.save(result(f'stic_main_{setup.label}_{key}', claim, scores, seeds, said,
-                              seconds_of(runs), beside(key), adapters=adapters))
+                              seconds_of(runs), shown(key, claim), adapters=adapters))
             for key, claim in CLAIMS.items()]
 
 # %% ../../nbs/reproduce/81_tables.ipynb #7e1789ad
@@ -307,7 +336,8 @@ CONTROLLED = dict( # measure of the main job -> control that is held against STI
     vqa=('plain', 'Questions are answered better after STIC than after plain fine-tuning on the '
          'same rows, neither describing first.'),
     dar=('infused', 'Questions are answered better after STIC than after stage 2 alone, on '
-         "the base's own descriptions, both describing first."))
+         "the base's own descriptions, both describing first."),
+    gain=('infused', 'Describing first adds more to the answers after STIC than after stage 2 alone.'))
 
 def reproduce_controls(
     setup:Setup, # of the reproduction
@@ -363,7 +393,9 @@ FIGURES = dict( # key -> claim about the mean of seven benchmarks
     seven_careful=Claim('uncareful dar', 'stic dar', 'STIC is better than the same training '
                           'without the careful prompt, both describing first.'),
     seven_infused=Claim('infused dar', 'stic dar', 'STIC is better than stage 2 alone, on the '
-                        "base's own descriptions, both describing first."))
+                        "base's own descriptions, both describing first."),
+    seven_infused_gain=Claim('infused gain', 'stic gain', 'Describe-and-respond adds more after '
+                             'STIC than after stage 2 alone, on the mean.'))
 GAINS = 'tab01', 'tab01_dar', 'tab01_direct', 'tab02_base', 'tab02_stic', 'tab02_gain'
 
 def beside_seven(
@@ -379,6 +411,8 @@ def beside_seven(
     elif after == 'stic gain':
         found = {'describing, before': ('base direct', 'base dar'),
                  'describing, after': ('stic direct', 'stic dar')}
+    elif (before, after) == ('stic direct', 'stic dar'):
+        found = {f'{v}, direct → describing': (f'{k} direct', f'{k} dar') for k, v in CONTROLS.items()}
     else: found = {}
     if before.startswith('base') and after.startswith('stic'):
         found |= {v: (before, f'{k} {after.split()[1]}') for k, v in CONTROLS.items()}
