@@ -264,8 +264,10 @@ Micro benchmarks stand for the public ones.
 {start + 1}. {amount}; the paper has 6,000 images and 5,000 rows (§5.1). \
 Settings stand in the result file.
    They were fixed before these runs, on scenes kept for choosing. The log counts every freeze.
-{start + 2}. {ours}; the released code has α 1/1024 on the sum, 1e-07 and 2e-05, rank 128 and scale 256, 8 pairs, 1,024 tokens.
-   An answer here has some 40 tokens, so the likelihood of good answers weighs more than in the paper. Prompts are in our own words.
+{start + 2}. {ours}; the released code has α 1/1024 on the sum, \
+1e-07 and 2e-05, rank 128 and scale 256, 8 pairs, 1,024 tokens.
+   An answer here has some 40 tokens, so the likelihood of good answers weighs more than in the paper.
+   Prompts are in our own words.
 {start + 3}. {_seeds(r)}, {items if len(r['seeds']) > 1 else single}.
 '''.strip()
 

@@ -30,7 +30,8 @@ PAPER_PAGES = dict(
 FAIR_PAGES = dict(
     tab01_dar=_FAIR, main_dar=_FAIR, fig05_dar=STUDY('fig05_data_kinds'),
     fig05_direct=STUDY('fig05_data_kinds'), seven_plain=_FAIR, seven_plain_direct=_FAIR,
-    seven_careful=_FAIR, seven_infused=_FAIR, seven_infused_gain=_FAIR, control_objects=_FAIR, control_facts=_FAIR, control_vqa=_FAIR,
+    seven_careful=_FAIR, seven_infused=_FAIR, seven_infused_gain=_FAIR,
+    control_objects=_FAIR, control_facts=_FAIR, control_vqa=_FAIR,
     control_dar=_FAIR, control_gain=_FAIR)
 OWN_PAGES = dict(
     tab03_direct=STUDY('tab03_negatives'), headroom=STUDY('headroom'), stage2=STUDY('stage2_rows'),
