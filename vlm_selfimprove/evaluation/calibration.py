@@ -374,10 +374,10 @@ GAVE_WAY = {  # bound that the shipped base misses -> why
 
 def gave_way_markdown(
     checks: list[dict],  # of the shipped base, from `read_calibration`
-    why: dict = GAVE_WAY,  # name of a check -> the reason why it may miss its bounds
+    why: dict | None = None,  # name of a check -> why it may miss its bounds; default: `GAVE_WAY`
 ) -> str:  # one item a missed bound
     "Which bounds a base misses, and why; refuses a miss without a reason, and a reason without a miss."
-    missed = {c['name']: c for c in checks if not c['ok']}
+    why, missed = GAVE_WAY if why is None else why, {c['name']: c for c in checks if not c['ok']}
     if odd := sorted(missed.keys() ^ why.keys()): raise ValueError(
         f'{odd[0]!r} ' + ('misses its bounds and no reason is given' if odd[0] in missed
                           else 'has a reason for missing bounds that hold'))
