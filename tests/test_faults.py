@@ -104,13 +104,13 @@ def belongs(out):
 
 def test_settings_changed_over_a_finished_run_that_is_then_killed(command, unharmed, tmp_path):
     "Whatever moment it is killed at, no old adapter and no old table stands under the new settings."
-    out, changed = tmp_path/'run', [*command, 'lr=2e-4']
+    out, changed = tmp_path/'run', [*command, 'lr=3e-4']
     shutil.copytree(unharmed, out)
     for stop in (1, 2, 6, 20):
         assert run(changed, out, stop) == -signal.SIGKILL, said(out)
         if not (out/'run.json').exists(): continue  # killed while the old one was retired
         belongs(out)
-        new = json.loads((out/'run.json').read_text())['recipe']['lr'] == 2e-4
+        new = json.loads((out/'run.json').read_text())['recipe']['lr'] == 3e-4
         assert not new or not (out/'results.json').exists() and not (out/'adapter').exists()
     assert run(changed, out) == 0, said(out)
     belongs(out)
@@ -185,7 +185,7 @@ def test_rows_that_are_too_long_are_named_at_the_start(micro, tmp_path):
     rows = [json.loads(line) for line in (data/'instructions.jsonl').read_text().splitlines()]
     write_parquet([dict(image=(data/rows[1]['image']).read_bytes())], data/'table.parquet')
     rows[1]['image'] = 'table.parquet#0'
-    rows[3] |= dict(id='too long', answer='cow ' * 390, choices=[])  # alone it fits
+    rows[3] |= dict(id='too long', answer='cow ' * 940, choices=[])  # alone it fits
     argv = ['stic', '--images', data/'images', '--model', micro, '--instructions', data/'rows.jsonl', '--set', *SMALL]
     put = lambda some: (data/'rows.jsonl').write_text('\n'.join(map(json.dumps, some)))
     put(rows[3:4])
