@@ -342,7 +342,7 @@ CONTROLLED = dict( # measure of the main job -> control that is held against STI
 def reproduce_controls(
     setup:Setup, # of the reproduction
 ) -> list[dict]: # one result a measure
-    "The main job's measures after plain fine-tuning and without the careful prompt."
+    "The main job's measures after plain fine-tuning, without the careful prompt, and after stage 2 alone."
     main_runs(setup)
     seeds, measured = setup.settings['seeds'], main_measured(setup)
     used = 'plain', 'uncareful', 'infused'
