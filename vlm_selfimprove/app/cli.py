@@ -261,13 +261,15 @@ def reproduce(
     smoke:bool=False, # the smallest settings, to see that it runs
     full:bool=False, # stic: also the studies, three seeds each, and the weaker base
     seeds:int=0, # training seeds; default: three where the paper makes a claim, one for studies
+    workers:int=2, # stic: processes side by side, one thread each; 1: one part after the other
 ):
     "Compute a result of the papers in the micro world, with verdicts."
     from vlm_selfimprove.reproduce.parts import reproduce_all, reproduce_part
-    out = out or ('runs/smoke' if smoke else 'runs/reproduce')
+    # a study's folders hold its pictures' paths: the same ones, from wherever it is called
+    out = str(Path(out or ('runs/smoke' if smoke else 'runs/reproduce')).resolve())
     check_paths(model=_path(model), out=out)
     args = _path(model), label, start, out, results, smoke, full, seeds
-    return reproduce_all(*args) if name == 'stic' else reproduce_part(name, *args)
+    return reproduce_all(*args, workers) if name == 'stic' else reproduce_part(name, *args)
 
 # %% ../../nbs/app/90_cli.ipynb #b2fe8720
 COMMANDS = { # what is typed -> module, function, what help says of it

@@ -65,16 +65,21 @@ def _shape(o): # a syntax tree as nested lists, without places in the file and w
               for k, v in ast.iter_fields(o)}
     return [type(o).__name__, [[k, _shape(v)] for k, v in fields.items() if v not in (None, [])]]
 
+def _weights_of(root, bases): # 'weights/micro', … -> file -> sha256, of what ships
+    path = Path(str(root))/'weights/hashes.json'
+    shipped = json.loads(path.read_text()) if path.exists() else {}
+    return {k: v for k, v in sorted(shipped.items()) if f"weights/{k.split('/')[0]}" in bases}
+
 def code_key(
-    modules:tuple, # entry modules, for example ('reproduce.tables',)
+    made_by:tuple, # entry modules and bases, for example ('reproduce.tables', 'weights/micro')
     root=files('vlm_selfimprove'), # the package's folder
 ) -> str: # 12 hexadecimal digits
-    "Hash of the code that makes a result, and of the shipped weights' hashes."
-    text = json.dumps([[name, _shape(tree)]
-                       for name, tree in import_closure(modules, root).items()])
-    weights = Path(str(root))/'weights/hashes.json'
-    return hashlib.sha256(
-        text.encode() + (weights.read_bytes() if weights.exists() else b'')).hexdigest()[:12]
+    "Hash of the code that makes a result, and of the shipped weights that it was made on."
+    bases = [m for m in made_by if m.startswith('weights/')]
+    modules = import_closure(tuple(m for m in made_by if m not in bases), root)
+    text = json.dumps([[name, _shape(tree)] for name, tree in modules.items()])
+    weights = json.dumps([bases, _weights_of(root, bases)])
+    return hashlib.sha256((text + weights).encode()).hexdigest()[:12]
 
 # %% ../../nbs/reproduce/80_claims.ipynb #252a3ad8
 def same_code(
@@ -169,7 +174,7 @@ def result(
     settings:dict, # see `result_settings`
     seconds:float, # of all stages of all seeds, over all calls
     compared:dict={}, # name -> before, after, maybe parts and how: what the page shows besides
-    made_by:tuple=('reproduce.tables',), # entry modules, see `code_key`
+    made_by:tuple=('reproduce.tables',), # entry modules and bases, see `code_key`
     unit:str='points', # of the effect; 'rho' for a correlation
     adapters:dict={}, # name -> sha256 of its weights, command that makes it
     parts=(), # that the claim is about; default: all

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['HERE', 'STOPPING_RULES', 'KINDS_APART', 'checkpoints', 'stopping', 'groups_of', 'seen_as', 'describe_groups',
-           'plain_run', 'similarity', 'rows_worth', 'supervised', 'measured_for_tables', 'bases', 'read_descriptions',
-           'headroom', 'with_everything', 'everything_together']
+           'plain_run', 'plain_runs', 'similarity', 'rows_worth', 'supervised', 'measured_for_tables', 'bases',
+           'read_descriptions', 'headroom', 'with_everything', 'everything_together']
 
 # %% ../../nbs/reproduce/83_comparisons.ipynb #f5b03529
 import json, time
@@ -33,7 +33,7 @@ from ..world.language import truth
 from ..world.scenes import STYLES
 from ..world.tasks import scene_of, scene_rows
 
-HERE = ('reproduce.comparisons',)  # what makes these results
+HERE = 'reproduce.comparisons'  # what makes these results
 
 
 # %% ../../nbs/reproduce/83_comparisons.ipynb #24223992
@@ -79,7 +79,8 @@ def stopping(
     r = result(f'stic_stopping_{setup.label}', claim,
                item_scores({k: [c[k] for c in kept] for k in (*rules, 'last')}),
                setup.settings['seeds'], setup.said(start=setup.start, epochs=4, lr=2 * b.r.lr),
-               seconds, {f'rules/{k}': ('last facts', f'{k} facts') for k in rules}, HERE)
+               seconds, {f'rules/{k}': ('last facts', f'{k} facts') for k in rules},
+               setup.made_by(HERE))
     steps = {k: [c[k]['step'] for c in kept] for k in rules}
     return setup.save(r | dict(steps=steps, curves=curves))
 
@@ -147,15 +148,22 @@ def plain_run(
     return dict(overlaps=overlaps, before=before, after=after, seconds=log.seconds['overlap'],
                 vlm=vlm, train=train, adapter=adapter)
 
+def plain_runs(
+    setup:Setup, # of the reproduction
+    n:int=150, # scenes a group, at most
+) -> tuple[dict, list[dict]]: # groups; of each seed, as `plain_run`
+    "Figure 8's trainings."
+    groups = groups_of(min(n, setup.settings['scenes']), setup.start + 100_000)
+    return groups, [plain_run(setup, seed, groups) for seed in setup.settings['seeds']]
+
 def similarity(
     setup:Setup, # of the reproduction
     n:int=150, # scenes a group, at most
 ) -> dict: # the result, with groups, overlaps and a picture in the plane
     "Figure 8: overlap and gain over sixteen looks of one kind of scene, with a picture of four benchmarks."
     scenes, seeds = setup.settings['scenes'], setup.settings['seeds']
-    groups = groups_of(min(n, scenes), setup.start + 100_000)
+    groups, got = plain_runs(setup, n)
     looks = [k for k in groups if k not in KINDS_APART]
-    got = [plain_run(setup, seed, groups) for seed in seeds]
     scores = {'base facts': {k: got[0]['before'][k][None] for k in groups},
               'stage1 facts': {k: np.stack([g['after'][k] for g in got]) for k in groups}}
     legible = [[f1_of_counts(got[0]['before'][k]) for k in looks]]
@@ -172,7 +180,8 @@ def similarity(
     r = result(f'stic_fig08_{setup.label}', claim, scores, seeds,
                setup.said(start=setup.start, scenes_a_group=len(groups['plain'])),
                sum(g['seconds'] for g in got),
-               beside | {f'groups/{k}': (*both, [k]) for k in groups}, HERE, 'rho',
+               beside | {f'groups/{k}': (*both, [k]) for k in groups},
+               setup.made_by(HERE), 'rho',
                adapters_of(setup, trained, 'stic.fig08'), looks, over(looks))
     train = got[-1]['train']
     overlaps = {k: overlap(train, v) for k, v in benchmarks.items()}
@@ -220,7 +229,8 @@ def supervised(
                   'STIC with describe-and-respond answers more than plain fine-tuning '
                   'on 3.3 times as many supervised rows (abstract: 70 % less).')
     r = result(f'stic_supervised_{setup.label}', claim, scores, setup.settings['seeds'],
-               setup.said(start=setup.start), seconds, fair | arms_compared(arms, 'STIC'), HERE)
+               setup.said(start=setup.start), seconds, fair | arms_compared(arms, 'STIC'),
+               setup.made_by(HERE))
     return setup.save(r | dict(equal_at=equal, reference='STIC'))
 
 
@@ -251,8 +261,9 @@ def bases(
                   'The stronger base gains more than the weaker one, '
                   'on the mean of seven benchmarks (Table 1).')
     rest = (claim.before, claim.after, [k for k in SEVEN if k != 'open'])
+    made_by = HERE, *(f'weights/{k}' for k in ('micro-weak', 'micro'))
     r = result('stic_tab01_bases', claim, {f'{k} gained': gained(s) for k, s in scores.items()},
-               setup.settings['seeds'], said, time.time() - began, {'without open': rest}, HERE)
+               setup.settings['seeds'], said, time.time() - began, {'without open': rest}, made_by)
     strength = {k: float(np.mean([v.mean() for v in s['base direct'].values()]))
                 for k, s in scores.items()}
     return setup.save(r | dict(strength=strength))
@@ -294,7 +305,8 @@ def headroom(
                   'study')
     r = result(f'stic_headroom_{setup.label}', claim, scores, setup.settings['seeds'],
                setup.said(start=setup.start), time.time() - began,
-               {f'table/{k}': ('base reads none', k) for k in scores}, HERE)
+               {f'table/{k}': ('base reads none', k) for k in scores},
+               setup.made_by(HERE))
     return setup.save(r)
 
 

@@ -321,7 +321,7 @@ def reproduce_study(
     for end, claim in claims.items():
         table = {} if end else arms_compared(arms, study.reference)
         r = result(f'stic_{name}{end}_{setup.label}', claim, scores, seeds,
-                   setup.said(start=setup.start), seconds, table, ('reproduce.studies',),
+                   setup.said(start=setup.start), seconds, table, setup.made_by('reproduce.studies'),
                    adapters=adapters_of(setup, trained, f'stic.{name}'))
         done.append(setup.save(r | dict(reference=study.reference)))
     return done

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['SETTINGS', 'SMOKE', 'CLAIMS', 'BESIDE', 'CONTROLS', 'CONTROLLED', 'FIGURES', 'GAINS', 'EXAMPLE', 'Setup', 'dataset',
-           'data_of', 'item_scores', 'look_of', 'main_runs', 'main_measured', 'careful_measured', 'task_scores',
-           'seconds_of', 'adapters_of', 'main_adapters', 'reproduce_main', 'seven_of', 'uncareful_pairs',
-           'train_control', 'stage_adapters', 'control_adapters', 'measure_stages', 'reproduce_controls',
-           'beside_seven', 'examples', 'seven_scores', 'ability_scores', 'open_runs', 'reproduce_tables']
+           'data_of', 'item_scores', 'look_of', 'main_runs', 'main_measured', 'careful_measured', 'split_scores',
+           'task_scores', 'seconds_of', 'adapters_of', 'main_adapters', 'reproduce_main', 'seven_of', 'uncareful_pairs',
+           'train_control', 'stage_adapters', 'control_adapters', 'measure_stages', 'controls_measured',
+           'reproduce_controls', 'beside_seven', 'examples', 'seven_scores', 'ability_scores', 'open_runs', 'stages_of',
+           'stages_measured', 'reproduce_tables']
 
 # %% ../../nbs/reproduce/81_tables.ipynb #99ee7db7
 import json
@@ -55,6 +56,9 @@ class Setup:
     def command(self, part): # -> what makes a part again
         other = f' --model {Path(self.model).name} --label {self.label}'
         return f"vlmsi reproduce {part}{other if self.label != 'shipped' else ''}"
+
+    def made_by(self, module): # -> what a result hangs on, see `code_key`
+        return module, f'weights/{Path(self.model).name}'
 
     def save(self, r): # -> the result, written
         return save_result(r, self.results or f'{self.out}/results')
@@ -168,14 +172,23 @@ def careful_measured(
     look = measure_items(micro_items(setup.start, s['scenes'], 0), with_care, 2 * r.gen_batch)
     return look(load_vlm(setup.model), f'{setup.out}/{setup.label}-careful.json')
 
+def split_scores(
+    scores:dict, # 'who how' -> part -> (seeds, items)
+    groups:dict, # group -> part, mask of that part's items
+    by:str, # what a group is, for example 'task'
+) -> dict: # 'who how by …' -> group -> (seeds, items)
+    "The same scores, with the items of each group by themselves."
+    split = lambda parts: {k: parts[part][:, on] for k, (part, on) in groups.items()}
+    return {f'{who} by {by}': split(parts) for who, parts in scores.items()}
+
 def task_scores(
     scores:dict, # from `item_scores`
     tasks:list[str], # of each question
 ) -> dict: # 'who how by task' -> task -> (seeds, items)
-    "The same, with the questions of each task by themselves."
-    on = {t: np.array([x == t for x in tasks]) for t in dict.fromkeys(tasks)}
-    asked = {k: v['items'] for k, v in scores.items() if k.split()[1] in ('vqa', 'dar', 'gain')}
-    return {f'{k} by task': {t: v[:, m] for t, m in on.items()} for k, v in asked.items()}
+    "The answers to the questions of each task by themselves."
+    on = {t: ('items', np.array([x == t for x in tasks])) for t in dict.fromkeys(tasks)}
+    asked = {k: v for k, v in scores.items() if k.split()[1] in ('vqa', 'dar', 'gain')}
+    return split_scores(asked, on, 'task')
 
 def seconds_of(
     runs:list[dict], # results.json of each seed
@@ -205,9 +218,10 @@ def reproduce_main(
 ) -> list[dict]: # one result a claim
     "The claims of the main job: descriptions and questions, before and after."
     runs = main_runs(setup)
-    said, seeds, s = setup.said(start=setup.start), setup.settings['seeds'], setup.settings
-    scores = item_scores(main_measured(setup) | dict(careful=[careful_measured(setup)]))
-    tasks = [q['task'] for q in micro_items(setup.start, s['scenes'], s['questions'])[1]]
+    said, seeds = setup.said(start=setup.start), setup.settings['seeds']
+    measured = main_measured(setup)
+    scores = item_scores(measured | dict(careful=[careful_measured(setup)]))
+    tasks = [q['task'] for q in measured['base'][0]['said']['questions']]
     scores, adapters = scores | task_scores(scores, tasks), main_adapters(setup)
     def shown(key, c):
         b, a, each = f'{c.before} by task', f'{c.after} by task', [*dict.fromkeys(tasks)]
@@ -215,7 +229,8 @@ def reproduce_main(
             'beside/without counting': (b, a, [t for t in each if t != 'count'])}
         return {f'beside/{k}': v for k, v in BESIDE.get(key, {}).items()} | (split if b in scores else {})
     return [setup.save(result(f'stic_main_{setup.label}_{key}', claim, scores, seeds, said,
-                              seconds_of(runs), shown(key, claim), adapters=adapters))
+                              seconds_of(runs), shown(key, claim),
+                              setup.made_by('reproduce.tables'), adapters=adapters))
             for key, claim in CLAIMS.items()]
 
 # %% ../../nbs/reproduce/81_tables.ipynb #7e1789ad
@@ -339,20 +354,26 @@ CONTROLLED = dict( # measure of the main job -> control that is held against STI
          "the base's own descriptions, both describing first."),
     gain=('infused', 'Describing first adds more to the answers after STIC than after stage 2 alone.'))
 
+def controls_measured(
+    setup:Setup, # of the reproduction, whose main job is done
+    used:tuple=('plain', 'uncareful', 'infused'), # of `CONTROLS`
+) -> tuple[dict, float]: # control -> measurements, one a training; seconds, over all calls
+    "The main job's measures after each control."
+    (folder := Path(setup.out)/f'{setup.label}-seven').mkdir(exist_ok=True)
+    log, seeds = Log(folder), setup.settings['seeds']
+    def look(name, seed):
+        with adapted(load_vlm(setup.model), train_control(setup, seed, name)) as tuned:
+            return look_of(setup, seed)(tuned, folder/f'{name}-{seed}-main.json')
+    with log.stage('controls'): measured = {k: [look(k, s) for s in seeds] for k in used}
+    return measured, log.seconds['controls']
+
 def reproduce_controls(
     setup:Setup, # of the reproduction
 ) -> list[dict]: # one result a measure
     "The main job's measures after plain fine-tuning, without the careful prompt, and after stage 2 alone."
     main_runs(setup)
-    seeds, measured = setup.settings['seeds'], main_measured(setup)
-    used = 'plain', 'uncareful', 'infused'
-    folder = Path(setup.out)/f'{setup.label}-seven'
-    folder.mkdir(exist_ok=True)
-    log = Log(folder)
-    def look(name, seed):
-        with adapted(load_vlm(setup.model), train_control(setup, seed, name)) as tuned:
-            return look_of(setup, seed)(tuned, folder/f'{name}-{seed}-main.json')
-    with log.stage('controls'): measured |= {k: [look(k, s) for s in seeds] for k in used}
+    controls, seconds = controls_measured(setup)
+    seeds, used, measured = setup.settings['seeds'], [*controls], main_measured(setup) | controls
     scores, trained = item_scores(measured), main_adapters(setup) | control_adapters(setup, used)
     # the main job's claims with a control in STIC's place; ways of asking stand with dar
     held = {k: (k if k in CONTROLLED else 'dar', c.before, c.after) for k, c in CLAIMS.items()}
@@ -361,7 +382,8 @@ def reproduce_controls(
     said = setup.said(start=setup.start)
     return [setup.save(result(f'stic_control_{setup.label}_{key}',
                               Claim(f'{who} {key}', f'stic {key}', says), scores, seeds, said,
-                              log.seconds['controls'], beside(key), adapters=trained))
+                              seconds, beside(key), setup.made_by('reproduce.tables'),
+                              adapters=trained))
             for key, (who, says) in CONTROLLED.items()]
 
 # %% ../../nbs/reproduce/81_tables.ipynb #f5fc1c07
@@ -458,14 +480,11 @@ def ability_scores(
     names:tuple=('abilities', 'integrated'), # benchmarks
 ) -> dict: # 'stage asked by ability' -> 'benchmark: ability' -> (seeds, items)
     "The same, with the items of each ability by themselves."
-    one = next(iter(measured[0].values()))
-    needs = {}
-    for name in names:
-        tags = one[name]['keys']
-        for a in dict.fromkeys(a for keys in tags for a in keys):
-            needs[name, a] = np.array([a in keys for keys in tags])
-    split = lambda parts: {f'{k}: {a}': parts[k][:, on] for (k, a), on in needs.items()}
-    return {f'{who} by ability': split(parts) for who, parts in scores.items()}
+    tags = {k: next(iter(measured[0].values()))[k]['keys'] for k in names}
+    has = lambda k, a: np.array([a in needed for needed in tags[k]])
+    groups = {f'{k}: {a}': (k, has(k, a)) for k in names
+              for a in dict.fromkeys(a for needed in tags[k] for a in needed)}
+    return split_scores(scores, groups, 'ability')
 
 # %% ../../nbs/reproduce/81_tables.ipynb #4aa14284
 def open_runs(
@@ -490,6 +509,27 @@ def _pages_need(key, claim, scores): # name -> before, after, parts: what a page
     tagged = scores[by[0]] if key == 'tab01' else ()
     return rest | each | beside_seven(key, scores) | {f'abilities/{k}': (*by, [k]) for k in tagged}
 
+def stages_of(
+    keys, # of `FIGURES`
+) -> set: # pairs (stage, asked)
+    "What has to be measured for some claims."
+    pairs = {tuple(who.split()) for k in keys for who in (FIGURES[k].before, FIGURES[k].after)}
+    both = {s for s, how in pairs if how == 'gain' or s in CONTROLS}  # what describing adds
+    need = {(s, how) for s, how in pairs if how != 'gain'}
+    return need | {(s, how) for s in both for how in ('direct', 'dar')}
+
+def stages_measured(
+    setup:Setup, # of the reproduction, whose main job is done
+    n:int, # items a benchmark
+    need:set, # from `stages_of`
+    first:int=0, # of the items
+) -> tuple[list[dict], float]: # of each seed, as `measure_stages`; seconds, over all calls
+    "The seven benchmarks after each stage and control."
+    (folder := Path(setup.out)/f'{setup.label}-seven').mkdir(exist_ok=True)
+    log, seeds = Log(folder), setup.settings['seeds']
+    with log.stage('seven'): measured = [measure_stages(setup, s, n, need, first) for s in seeds]
+    return measured, log.seconds['seven']
+
 def reproduce_tables(
     setup:Setup, # of the reproduction
     n:int=300, # items a benchmark
@@ -498,18 +538,10 @@ def reproduce_tables(
 ) -> list[dict]: # one result a claim
     "Tables 1 to 3, Figures 1, 4 and 6 and the controls on a base."
     runs, seeds = main_runs(setup), setup.settings['seeds']
-    asked = {k: FIGURES[k] for k in keys}
-    pairs = {tuple(who.split()) for c in asked.values() for who in (c.before, c.after)}
-    both = {s for s, how in pairs if how == 'gain' or s in CONTROLS}  # what describing adds
-    need = {(s, how) for s, how in pairs if how != 'gain'}
-    need |= {(s, how) for s in both for how in ('direct', 'dar')}
-    folder = Path(setup.out)/f'{setup.label}-seven'
-    folder.mkdir(exist_ok=True)
-    log = Log(folder)
-    with log.stage('seven'): measured = [measure_stages(setup, s, n, need, first) for s in seeds]
-    scores = seven_scores(measured)
-    scores |= ability_scores(measured, scores)
-    said, seconds = setup.said(items=n, first=first), log.seconds['seven'] + seconds_of(runs)
+    asked, need = {k: FIGURES[k] for k in keys}, stages_of(keys)
+    measured, seconds = stages_measured(setup, n, need, first)
+    scores, seconds = seven_scores(measured), seconds + seconds_of(runs)
+    scores, said = scores | ability_scores(measured, scores), setup.said(items=n, first=first)
     done, trained = [], main_adapters(setup) | control_adapters(setup, {s for s, _ in need})
     for key, claim in asked.items():
         failures = {k: [[m[tuple(x.split())][k]['failures'] for x in (claim.before, claim.after)]
@@ -518,7 +550,7 @@ def reproduce_tables(
         if key == 'tab01': more |= dict(open_runs=open_runs(measured, seeds),
                                         examples=_table_examples(setup))
         r = result(f'stic_{key}_{setup.label}', claim, scores, seeds, said, seconds,
-                   _pages_need(key, claim, scores))
+                   _pages_need(key, claim, scores), setup.made_by('reproduce.tables'))
         used = {who.split()[0] for who in r['scores']}
         r['adapters'] = {k: v for k, v in trained.items() if k.split(',')[0] in used}
         done.append(setup.save(r | more))
