@@ -61,7 +61,7 @@ def check_repeat(results, folder):
             assert new['seeds'][0] == old['seeds'][0] == 0, f'{name}: the first seed is not 0'
             assert new['code'] == code_key(tuple(new['made_by'])), f'{name}: repeated with other code'
             was, now = read_scores(committed[name]), read_scores(path)
-            other = [who for who in was if not np.array_equal(was[who]['items'][0], now[who]['items'][0])]
+            other = [f'{who}/{k}' for who in was for k in was[who] if not np.array_equal(was[who][k][0], now[who][k][0])]
             assert was.keys() == now.keys() and not other, f'{name}: other scores of {other}'
             print(f'{name:40} the same, item for item')
 

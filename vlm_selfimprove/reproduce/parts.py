@@ -62,6 +62,8 @@ def parts(
 # %% ../../nbs/reproduce/87_parts.ipynb #87c0de0d
 def _single_thread(): torch.set_num_threads(1)
 
+def _finish(fn, *args): fn(*args)  # what it leaves is in files; what it gives stays in its process
+
 def _studies(setups): # setups of studies of one seed, which share a folder
     for name, setup in setups.items():
         run_study(name, study_setup(setup, setup.settings['seeds'][0]))
@@ -93,7 +95,7 @@ def side_by_side(
     with ProcessPoolExecutor(workers, get_context('spawn'), _single_thread) as pool:
         for i, work in enumerate(_rounds(setup, small, seeds or len(job.settings['seeds']))):
             with log.stage(f'round {i + 1} {setup.label}'):
-                for done in [pool.submit(*w) for w in work]: done.result()  # or what it raised
+                for done in [pool.submit(_finish, *w) for w in work]: done.result()  # or what it raised
 
 
 # %% ../../nbs/reproduce/87_parts.ipynb #87c0de08
