@@ -121,11 +121,12 @@ def save_micro(
     return Path(out)
 
 # %% ../../nbs/models/21_micro.ipynb #476f4448
-# the base, its language counterpart, one trained on half as much
+# what STIC is judged on: the base, its language counterpart, one trained on half as much; what else ships
+# (a larger base, a detector) is found by its folder's name
 SHIPPED = ('micro', 'micro-lm', 'micro-weak')
 
 def micro_path(
-    name: str = 'micro',  # one of `SHIPPED`
+    name: str = 'micro',  # one of `SHIPPED`, or another folder there
 ) -> Path:  # folder as `load_vlm` takes it
     "Folder of a checkpoint that ships with the package."
     p = Path(str(files('vlm_selfimprove')/'weights'/name))
