@@ -87,7 +87,8 @@ def verdict_mark(
     effect, _, reach = in_words(r).replace('-', '−').partition(' ')
     number = f'{effect} {reach.replace(" ", "&nbsp;")}' if r['effect'] is not None else ''
     old = ' <i>stale</i>' if is_stale(r) else ''
-    after = f' <small>p&nbsp;{p:.3f}</small>' if p is not None else ''
+    small = '' if p is None else 'p&nbsp;&lt;&nbsp;0.001' if p < .001 else f'p&nbsp;{p:.3f}'
+    after = f' <small>{small}</small>' if small else ''
     mark = f'<span aria-hidden="true">{MARKS[word.split(",")[0]]}&nbsp;</span>'
     return f'{mark}<b>{word}</b> {number}{after}{old}'
 
