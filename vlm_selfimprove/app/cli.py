@@ -171,8 +171,8 @@ def stic(
 # %% ../../nbs/app/90_cli.ipynb #2ac57f90
 def demo(
     out:str='', # run folder, where an interrupted run goes on; default runs/demo-N-ROWS-SEED
-    n:int=512, # unlabelled images
-    rows:int=2_000, # instruction rows
+    n:int=384, # unlabelled images
+    rows:int=1_500, # instruction rows
     seed:int=0, # of the run
 ):
     "The main job on the shipped model, with images read from disk: a table, a report, an adapter."
