@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['STYLE', 'esc', 'styled_html', 'num', 'signed_points', 'duration', 'direction', 'forest_svg', 'inline_svg', 'smooth',
-           'curve_svg', 'two_html', 'card_html']
+           'curve_svg', 'two_html', 'card_html', 'tokens_html']
 
 # %% ../../nbs/runs/71_page.ipynb #459bd925
 import io, re
@@ -206,3 +206,14 @@ def card_html(
     "A picture and what was said about it."
     head = f'<p class="dim" style="margin-top:0">{head}</p>'
     return f'<div class="card"><div>{pic}</div><div>{head}{body}</div></div>'
+
+# %% ../../nbs/runs/71_page.ipynb #71a00002
+def tokens_html(
+    tokens: list,  # (T,) texts
+    adds: list,  # (T,) what each adds, for example nats
+    darkest: float = 6.,  # that is drawn in full colour
+) -> str:  # html
+    "A text whose tokens are shaded by what they add to a score."
+    shade = lambda v: f'rgba(0,103,168,{min(max(v, 0) / darkest, 1) * .55:.2f})'
+    span = lambda t, v: f'<span style="background:{shade(v)}" title="{v:.2f}">{esc(t)}</span>'
+    return f'<span class="t">{"".join(map(span, tokens, adds))}</span>'

@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['FILES', 'SECTIONS', 'OLDER', 'PANELS', 'NONE', 'HEAD', 'load_run', 'skipped', 'absent', 'model_name', 'method_title',
            'without_folders', 'in_points', 'outcome_text', 'title_of', 'header_html', 'table_html', 'curves_html',
-           'picture_html', 'spread', 'pair_html', 'row_html', 'stage_html', 'described_html', 'answers_html',
-           'rejected', 'reason_html', 'rejected_html', 'cost_html', 'settings_html', 'versions_html', 'report_html',
-           'write_report', 'rewrite_report']
+           'picture_html', 'spread', 'pair_html', 'row_html', 'boxed_html', 'scored_html', 'stage_html',
+           'described_html', 'answers_html', 'rejected', 'reason_html', 'rejected_html', 'cost_html', 'settings_html',
+           'versions_html', 'report_html', 'write_report', 'rewrite_report']
 
 # %% ../../nbs/runs/72_report.ipynb #dcf90c25
-import os, re
+import json, os, re
 from collections import Counter
 from itertools import zip_longest
 from pathlib import Path
@@ -19,8 +19,9 @@ from ..data.records import thumbnail_html, write_atomic
 from ..data.settings import printable
 from .belongs import (
     AGAIN, check_belongs, read_file, resolve, stage_rows, writing)
-from .page import (
-    card_html, curve_svg, direction, duration, esc, forest_svg, num, signed_points, styled_html, two_html)
+from vlm_selfimprove.runs.page import (
+    card_html, curve_svg, direction, duration, esc, forest_svg, num, signed_points, styled_html,
+    tokens_html, two_html)
 
 # %% ../../nbs/runs/72_report.ipynb #aedf3007
 FILES = dict(recipe='recipe.yaml', results='results.json')  # what every run has, below its folder
@@ -275,6 +276,41 @@ def row_html(
             f'<p class="t">→ <b>{esc(row.get("completion"))}</b></p>')
     return card_html(picture_html(R, row.get('image')), f'{esc(row.get("id"))}{score}', body)
 
+def boxed_html(
+    picture: str,  # html of it
+    found: list,  # labelled boxes: label, box (x1, y1, x2, y2), fractions of width and height
+) -> str:  # html
+    "A picture with boxes drawn on it, and their labels below in the same colours."
+    tone = lambda i: f'hsl({i * 137 % 360} 75% 45%)'
+    draw = lambda i, f: (
+        '<rect x="{:.3f}" y="{:.3f}" width="{:.3f}" height="{:.3f}" fill="none" '.format(
+            *f['box'][:2], f['box'][2] - f['box'][0], f['box'][3] - f['box'][1])
+        + f'stroke="{tone(i)}" stroke-width="2" vector-effect="non-scaling-stroke"/>')
+    boxes = ''.join(draw(i, f) for i, f in enumerate(found))
+    labels = ', '.join(f'<b style="color:{tone(i)}">{esc(f["label"])}</b>' for i, f in enumerate(found))
+    over = 'position:absolute;inset:0;width:100%;height:100%'
+    return (f'<div style="position:relative">{picture}<svg viewBox="0 0 1 1" '
+            f'preserveAspectRatio="none" style="{over}">{boxes}</svg></div><small>{labels}</small>')
+
+def scored_html(
+    R: dict,  # a loaded run
+    row: dict,  # id, image, prior, completion, found (JSON), tokens, kl, score; rank in words
+) -> str:  # html
+    "One description with boxes at hand: what was said before, and where its score comes from."
+    head = f'{esc(row.get("id"))} · <b>score {esc(num(row["score"]))}</b> · {esc(row.get("rank"))}'
+    both = two_html(row['prior'], row['completion'], ('alone', 'with boxes at hand'))
+    why = f'<span class="h">what the boxes changed</span>{tokens_html(row["tokens"], row["kl"])}'
+    picture = boxed_html(picture_html(R, row.get('image')), json.loads(row['found']))
+    return card_html(picture, head, both + why)
+
+def _ranked(rows): # rows that were scored, the best first, each with its place among those of its image
+    rows = sorted(rows, key=lambda x: -(x.get('score') or 0))
+    many, seen, out = Counter(x.get('of') for x in rows), Counter(), []
+    for x in rows:
+        seen[x.get('of')] += 1
+        out.append(x | dict(rank=f"place {seen[x.get('of')]} of {many[x.get('of')]}"))
+    return out
+
 def _few_html(R, kind, rows): # how many, and some of them
     if kind == 'pair':
         kinds = ', '.join(f'{esc(k)} {num(n)}'
@@ -286,12 +322,13 @@ def _few_html(R, kind, rows): # how many, and some of them
         return (f'{num(len(rows))} pairs ({kinds}){same}. Here are {len(few)}, '
                 'at even distances in the file; words that only one side has are marked.',
                 ''.join(pair_html(R, p) for p in few))
-    if kind == 'scored': rows = sorted(rows, key=lambda x: -(x.get('score') or 0))
+    if kind == 'scored': rows = _ranked(rows)
     few = spread(rows, 6)
     order = ('from the best score to the worst' if kind == 'scored'
              else 'at even distances in the file')
+    card = lambda x: scored_html(R, x) if 'tokens' in x and 'found' in x else row_html(R, x)
     return (f'{num(len(rows))} rows. Here are {len(few)}, {order}.',
-            ''.join(row_html(R, x) for x in few))
+            ''.join(card(x) for x in few))
 
 def stage_html(
     R: dict,  # a loaded run
