@@ -25,7 +25,7 @@ def gap_of(
     return torch.stack([each(lq, lq - lp), -each(lp, lp), -each(lq, lq), said(lp), said(lq)], -1)
 
 # %% ../../nbs/evaluation/57_gap.ipynb #07d25060
-def _answer_states(vlm, rows, comps): # hidden states at the positions that predict the answers: (T_i, D) each
+def _answer_states(vlm, rows, comps): # hidden states that predict the answers: (T_i, D) each
     prompts = encode(vlm, rows)
     batch, lens = with_answers(prompts, comps, vlm.processor.tokenizer.pad_token_id)
     base = getattr(vlm.model, 'get_base_model', lambda: vlm.model)()

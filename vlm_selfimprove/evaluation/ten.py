@@ -70,7 +70,8 @@ def region_rows(
     given: str = 'box',  # or 'mask'
 ) -> list[dict]:  # id, seed, kind, style, prompt, refs, object (its position), given
     "Regions with reference expressions."
-    fits = dict(val=lambda o: True, testA=lambda o: o.noun in PERSONS, testB=lambda o: o.noun not in PERSONS)[split]
+    of_person = lambda o: o.noun in PERSONS
+    fits = dict(val=lambda o: True, testA=of_person, testB=lambda o: not of_person(o))[split]
     rows, seed = [], SPLITS[split]
     while len(rows) < n:
         s = mk_scene(seed)

@@ -182,7 +182,7 @@ def prior_samples(
                      r.samples * max(1, r.gen_batch // r.samples), title='Descriptions without help',
                      where=dict(path='path'))
 
-# %% ../../nbs/methods/61_svp.ipynb #d8f92a27
+# %% ../../nbs/methods/61_svp.ipynb #1cd403f2
 def ground(
     detector:Detector, # any
     priors:list[dict], # from `prior_samples`
@@ -209,7 +209,7 @@ def ground(
     return run_stage(run, _stage(r, 'grounded'), rows, fn, keep | dict(detector=detector_key), 256,
                      title='Boxes of what was named', where=dict(path='path'))
 
-# %% ../../nbs/methods/61_svp.ipynb #1a52c0d7
+# %% ../../nbs/methods/61_svp.ipynb #4ceb57d9
 def guided_samples(
     vlm:VLM, # the model, or the one of the round before
     grounded:list[dict], # from `ground`
@@ -230,7 +230,7 @@ def guided_samples(
     return run_stage(run, _stage(r, 'guided'), grounded, fn, _settings(r, *_SAMPLED, model=model_key),
                      r.gen_batch, title='Descriptions with boxes at hand', where=dict(path='path'))
 
-# %% ../../nbs/methods/61_svp.ipynb #4ceb57d9
+# %% ../../nbs/methods/61_svp.ipynb #05ef1533
 def _scored(vlm, b, plain, gap, r): # -> what is kept of a sample; kl and tokens: where its score comes from
     by = score_gaps(gap)
     ids = completion_ids(vlm, plain, b['text'])
@@ -260,7 +260,7 @@ def score(
     return run_stage(run, _stage(r, 'scored'), guided, fn, _settings(r, 'score', model=model_key), r.gen_batch,
                      title='Scored descriptions', kind='scored', where=dict(image='path'))
 
-# %% ../../nbs/methods/61_svp.ipynb #1fc864e6
+# %% ../../nbs/methods/61_svp.ipynb #32ffc9ff
 def best_of(
     scored:list[dict], # from `score`
     n:int, # how many of an image
@@ -287,7 +287,7 @@ def select(
     ids = {x['id'] for x in kept}
     return [x for x in scored if x['id'] in ids]
 
-# %% ../../nbs/methods/61_svp.ipynb #1be46e46
+# %% ../../nbs/methods/61_svp.ipynb #774aaf5a
 def adapt(
     vlm:VLM, # the model that is to improve
     kept:list[dict], # from `select`
@@ -305,7 +305,7 @@ def adapt(
     shutil.rmtree(f'{out}/table')
     return res
 
-# %% ../../nbs/methods/61_svp.ipynb #c8a64a15
+# %% ../../nbs/methods/61_svp.ipynb #c0bb8d41
 QUERIES = ('is there {a} {noun}?', 'what color is the {noun}?', 'where is the {noun}?',
            'how large is the {noun}?', 'what is next to the {noun}?')
 
@@ -338,11 +338,12 @@ def visual_queries(
         said = vlm.generate(asks, max_new_tokens=min(64, r.max_new_tokens), batch_size=r.gen_batch)
         return [dict(prompt=q, completion=t) if t.strip() else dict(reject='empty answer')
                 for q, (t,) in zip(asked, said)]
-    rows = [{k: x[k] for k in ('id', 'of', 'prior', 'context', 'found')} | dict(path=x['image']) for x in kept]
+    shown = lambda x: {k: x[k] for k in ('of', 'prior', 'context', 'found')} | dict(path=x['image'])
+    rows = [dict(id=f"{x['id']}/asked") | shown(x) for x in kept]
     return run_stage(run, _stage(r, 'queries'), rows, fn, _settings(r, 'nouns', model=model_key),
                      r.gen_batch, title='Questions and own answers', kind='sft', where=dict(image='path'))
 
-# %% ../../nbs/methods/61_svp.ipynb #b163b01e
+# %% ../../nbs/methods/61_svp.ipynb #c5e31f42
 def detector_key(
     detector:Detector, # any
 ) -> str: # fingerprint of its weights
@@ -386,7 +387,7 @@ def train(
         with log.stage('adapt'): adapter = adapt(vlm, rows, run/_stage(r, 'adapt'), r, adapter)['adapter']
     return adapter, {} if recipe.queries else dict(queries='queries=False: captions only, SVP(C)')
 
-# %% ../../nbs/methods/61_svp.ipynb #c0bb8d41
+# %% ../../nbs/methods/61_svp.ipynb #33be1230
 def describe_with_boxes(
     vlm:VLM, # any
     detector:Detector, # any

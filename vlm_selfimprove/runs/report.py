@@ -19,9 +19,8 @@ from ..data.records import thumbnail_html, write_atomic
 from ..data.settings import printable
 from .belongs import (
     AGAIN, check_belongs, read_file, resolve, stage_rows, writing)
-from vlm_selfimprove.runs.page import (
-    card_html, curve_svg, direction, duration, esc, forest_svg, num, signed_points, styled_html,
-    tokens_html, two_html)
+from .page import (
+    card_html, curve_svg, direction, duration, esc, forest_svg, num, signed_points, styled_html, tokens_html, two_html)
 
 # %% ../../nbs/runs/72_report.ipynb #aedf3007
 FILES = dict(recipe='recipe.yaml', results='results.json')  # what every run has, below its folder
