@@ -13,7 +13,7 @@ from tinies import mk_tiny
 from vlm_selfimprove.data.images import check_images, list_images
 from vlm_selfimprove.data.microset import micro_images
 from vlm_selfimprove.data.records import read_parquet
-from vlm_selfimprove.methods.svp import adapt, score, select, svp_micro
+from vlm_selfimprove.methods.svp import adapt, score_samples, select, svp_micro
 from vlm_selfimprove.models.grounding import Detector, detect, load_detector
 from vlm_selfimprove.models.tiny import ARCHS
 
@@ -83,7 +83,7 @@ def test_other_architectures(arch, tmp_path):
     made = lambda x, k: dict(
         id=f"{x['id']}/{k}", of=x['id'], k=k, path=x['path'], prior='a mat .', context='cat [0.10,0.10,0.50,0.50]',
         found='[]', text=('the cat sat .', 'a red mat .')[k])
-    scored = score(vlm, [made(x, k) for x in records for k in (0, 1)], tmp_path/'run', r)
+    scored = score_samples(vlm, [made(x, k) for x in records for k in (0, 1)], tmp_path/'run', r)
     assert all(np.isfinite(x['S']) and x['S'] >= 0 for x in scored)
     kept = select(scored, tmp_path/'run', r)
     res = adapt(vlm, kept, tmp_path/'adapt', r)

@@ -114,11 +114,11 @@ def told_otherwise(
     def fn(batch):
         see = lambda x: open_image(dict(id=x['id'], path=x['path']))
         asks = [dict(id=f"{x['id']}/{name}", prompt=x['ask'], images=[see(x)]) for x in batch]
-        said = b.vlm.generate(asks, batch_size=b.r.gen_batch, **svp.sampling(b.r))
+        said = b.vlm.generate(asks, batch_size=b.r.gen_batch, **svp.drawn_as(b.r))
         why = lambda t: svp.said_wrong(b.vlm, t, b.r)
         return [dict(prompt=prompt, completion=t) | (dict(reject=w) if (w := why(t)) else {})
                 for (t,) in said]
-    return run_stage(b.run, name, rows, fn, svp.sampling(b.r) | dict(model=weights_key(b.vlm)),
+    return run_stage(b.run, name, rows, fn, svp.drawn_as(b.r) | dict(model=weights_key(b.vlm)),
                      b.r.gen_batch, title='Descriptions under another prompt', where=dict(image='path'))
 
 def _context_of(b, shift): # -> function of an image's id: the boxes of another image, or none
