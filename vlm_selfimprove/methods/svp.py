@@ -6,7 +6,7 @@
 __all__ = ['SVP_PROMPTS', 'NOUNS', 'RANKS', 'SYSTEM', 'RECIPES', 'QUERIES', 'SVPRecipe', 'svp_micro', 'svp_llava16_7b',
            'svp_llava16_13b', 'svp_llava15_13b', 'svp_onevision_7b', 'svp_onevision_05b', 'drawn_as', 'said_wrong',
            'prior_samples', 'ground', 'guided_samples', 'score_samples', 'best_of', 'select', 'adapt', 'query_of',
-           'visual_queries', 'detector_key', 'sample_round', 'train', 'describe_with_boxes']
+           'visual_queries', 'sample_round', 'train', 'describe_with_boxes']
 
 # %% ../../nbs/methods/61_svp.ipynb #56d47968
 import json, random, shutil
@@ -21,7 +21,7 @@ from ..data.records import to_trl_sft
 from ..data.settings import check_settings
 from ..evaluation.gap import SCORES, gaps, score_gaps
 from ..models.grounding import (
-    Detector, boxes_as_text, detect, load_detector, phrases_of)
+    Detector, boxes_as_text, detect, detector_key, load_detector, phrases_of)
 from .stic import PROMPTS  # what a run is measured with
 from ..models.vlm import (
     VLM, adapted, completion_ids, row_seed, weights_key)
@@ -188,7 +188,7 @@ def ground(
     priors:list[dict], # from `prior_samples`
     run:str, # run folder
     r:SVPRecipe, # of the run
-    detector_key:str='', # fingerprint of its weights
+    eyes_key:str='', # fingerprint of its weights
 ) -> list[dict]: # the same, with phrases, found (JSON) and context (text)
     "Step 2: boxes of what each description names, resumable."
     def fn(batch):
@@ -206,7 +206,7 @@ def ground(
         return out
     rows = [{k: v for k, v in p.items() if k != 'sha256'} for p in priors]
     keep = {k: getattr(r, k) for k in ('nouns', 'threshold', 'text_threshold', 'iou')}
-    return run_stage(run, _stage(r, 'grounded'), rows, fn, keep | dict(detector=detector_key), 256,
+    return run_stage(run, _stage(r, 'grounded'), rows, fn, keep | dict(detector=eyes_key), 256,
                      title='Boxes of what was named', where=dict(path='path'))
 
 # %% ../../nbs/methods/61_svp.ipynb #4ceb57d9
@@ -306,19 +306,22 @@ def adapt(
     return res
 
 # %% ../../nbs/methods/61_svp.ipynb #c0bb8d41
-QUERIES = ('is there {a} {noun}?', 'what color is the {noun}?', 'where is the {noun}?',
-           'how large is the {noun}?', 'what is next to the {noun}?')
+QUERIES = dict( # what a caption may name -> ways of asking about it; the first of what was not found too
+    any=('Is there {a} {noun}?', 'What color is the {noun}?', 'Where is the {noun}?',
+         'How large is the {noun}?', 'What is next to the {noun}?'),
+    micro=('is there {a} {noun}?', 'what color is the {noun}?', 'where is the {noun}?',
+           'is the {noun} framed?', 'what is left of the {noun}?'))
 
 def query_of(
     x:dict, # a scored sample: id, prior, found (JSON)
-    nouns:tuple=(), # as `phrases_of` takes them
+    nouns:str='any', # what a caption may name, of `NOUNS`
 ) -> str: # a question
     "A question about what a sample named, the same for the same sample."
     rng = random.Random(row_seed(x['id'], 0, 61))
     there = [f['label'] for f in json.loads(x['found'])]
-    absent = [n for n in phrases_of(x['prior'], nouns) if n not in there]
-    noun, ask = rng.choice(there), rng.choice(QUERIES)
-    if absent and rng.random() < .25: noun, ask = rng.choice(absent), QUERIES[0]
+    absent = [n for n in phrases_of(x['prior'], NOUNS[nouns]) if n not in there]
+    noun, ask = rng.choice(there), rng.choice(QUERIES[nouns])
+    if absent and rng.random() < .25: noun, ask = rng.choice(absent), QUERIES[nouns][0]
     return ask.format(noun=noun, a='an' if noun[0] in 'aeiou' else 'a')
 
 def visual_queries(
@@ -332,7 +335,7 @@ def visual_queries(
     prompts = SVP_PROMPTS[r.prompts]
     context = prompts['grounded'].removesuffix(prompts['base'])
     def fn(batch):
-        seen, asked = _see(batch), [query_of(b, NOUNS[r.nouns]) for b in batch]
+        seen, asked = _see(batch), [query_of(b, r.nouns) for b in batch]
         asks = [dict(id=b['id'], prompt=context.format(grounding=b['context']) + q, images=[seen[b['path']]])
                 for b, q in zip(batch, asked)]
         said = vlm.generate(asks, max_new_tokens=min(64, r.max_new_tokens), batch_size=r.gen_batch)
@@ -344,12 +347,6 @@ def visual_queries(
                      r.gen_batch, title='Questions and own answers', kind='sft', where=dict(image='path'))
 
 # %% ../../nbs/methods/61_svp.ipynb #c5e31f42
-def detector_key(
-    detector:Detector, # any
-) -> str: # fingerprint of its weights
-    "What boxes depend on besides the settings."
-    return weights_key(VLM(detector.model, detector.processor, detector.name))
-
 def sample_round(
     vlm:VLM, # the model that is to improve, as it is
     guide:VLM, # the one that describes with boxes at hand
