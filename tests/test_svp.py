@@ -99,7 +99,7 @@ def dino(tmp_path_factory):
     d = tmp_path_factory.mktemp('dino')
     (d/'vocab.txt').write_text('\n'.join(WORDS))
     tok = BertTokenizerFast(str(d/'vocab.txt'), model_max_length=64)
-    eyes = SwinConfig(image_size=64, embed_dim=16, depths=[1] * 4, num_heads=[2] * 4, window_size=2,
+    eyes = SwinConfig(image_size=128, embed_dim=16, depths=[1] * 4, num_heads=[2] * 4, window_size=2,
                       out_features=['stage2', 'stage3', 'stage4'])
     text = dict(model_type='bert', vocab_size=len(WORDS), hidden_size=32, num_hidden_layers=1, num_attention_heads=2,
                 intermediate_size=64)
@@ -108,7 +108,7 @@ def dino(tmp_path_factory):
         backbone_config=eyes, text_config=text, d_model=32, encoder_layers=1, decoder_layers=2, encoder_attention_heads=2,
         decoder_attention_heads=2, encoder_ffn_dim=64, decoder_ffn_dim=64, num_queries=20, num_feature_levels=4,
         fusion_dropout=0., fusion_droppath=0., max_text_len=64)).eval()
-    ip = GroundingDinoImageProcessorPil(size=dict(shortest_edge=64, longest_edge=96))
+    ip = GroundingDinoImageProcessorPil(size=dict(shortest_edge=128, longest_edge=256))
     model.save_pretrained(d/'model')
     GroundingDinoProcessor(ip, tok).save_pretrained(d/'model')
     return load_detector(d/'model')
