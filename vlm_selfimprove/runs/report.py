@@ -288,8 +288,9 @@ def boxed_html(
     boxes = ''.join(draw(i, f) for i, f in enumerate(found))
     labels = ', '.join(f'<b style="color:{tone(i)}">{esc(f["label"])}</b>' for i, f in enumerate(found))
     over = 'position:absolute;inset:0;width:100%;height:100%'
-    return (f'<div style="position:relative">{picture}<svg viewBox="0 0 1 1" '
-            f'preserveAspectRatio="none" style="{over}">{boxes}</svg></div><small>{labels}</small>')
+    look = f'viewBox="0 0 1 1" preserveAspectRatio="none" style="{over}" aria-hidden="true"'
+    return (f'<div style="position:relative">{picture}<svg {look}>{boxes}</svg></div>'
+            f'<small>{labels}</small>')
 
 def scored_html(
     R: dict,  # a loaded run
