@@ -18,7 +18,7 @@ from vlm_selfimprove.models.grounding import Detector, detect, load_detector
 from vlm_selfimprove.models.tiny import ARCHS
 
 STAGES = 'images', 'prior', 'grounded', 'guided', 'scored', 'selected', 'queries'
-SMALL = 'samples=3 gen_batch=6 batch=4 micro_batch=4 lora_r=4 lora_alpha=8 save_steps=2 queries=true max_new_tokens=48'.split()
+SMALL = 'samples=3 gen_batch=6 batch=4 micro_batch=4 lora_r=4 lora_alpha=8 save_steps=2 max_new_tokens=48'.split()
 
 
 @pytest.fixture(scope='module')
@@ -26,7 +26,8 @@ def command(tmp_path_factory, micro):
     "Eight images, three samples each."
     d = tmp_path_factory.mktemp('data')
     micro_images(d, 8, rows=6)
-    return ['svp', '--images', d/'images', '--model', micro, '--evaluation', d/'instructions.jsonl', '--set', *SMALL]
+    return ['svp', '--images', d/'images', '--model', micro, '--instructions', d/'instructions.jsonl',
+            '--evaluation', d/'instructions.jsonl', '--set', *SMALL]
 
 
 @pytest.fixture(scope='module')

@@ -176,6 +176,7 @@ def svp(
     detector:str='', # name or path of a zero-shot detector; default: the recipe's
     recipe:str='svp_micro', # a named recipe or a YAML file; svp_llava16_7b has the paper's settings
     out:str='', # run folder, where an interrupted run goes on; default runs/METHOD-HASH
+    instructions:str='', # .jsonl rows of its training (id, image, prompt, answer); else SVP(C)
     evaluation:str='', # 'micro', or a .jsonl of questions and answers, measured before and after
     limit:int=0, # use only the first images; 0: all
     set:_many=None, # settings of the recipe, as key=value
@@ -184,7 +185,7 @@ def svp(
     if not images: raise ValueError('name a folder of images with --images')
     check_paths(detector=detector)
     given = [*(set or ()), *([f'detector={detector}'] if detector else ())]
-    return run(recipe, images, model, out, '', evaluation, limit, given)
+    return run(recipe, images, model, out, instructions, evaluation, limit, given)
 
 # %% ../../nbs/app/90_cli.ipynb #2ac57f90
 def demo(

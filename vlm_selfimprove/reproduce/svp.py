@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SVP_AMOUNTS', 'SVP_SMALL', 'HERE_SVP', 'TRAININGS', 'MULTI', 'SVP_CLAIMS', 'SVP_MEASURES', 'STAT', 'recipe_of',
-           'Sampled', 'one_sampling', 'share_of', 'chosen_by', 'drawn_priors', 'told_otherwise', 'truths', 'preferred',
+           'share_of', 'Sampled', 'one_sampling', 'chosen_by', 'drawn_priors', 'told_otherwise', 'truths', 'preferred',
            'train_one', 'ten_of', 'measured_svp', 'ten_scores', 'sample_scores', 'svp_scores', 'reproduce_svp']
 
 # %% ../../nbs/reproduce/91_svp.ipynb #5d4f602b
@@ -19,6 +19,7 @@ from ..data.journal import cached_json, run_stage, sha256_of
 from ..data.log import Log
 from ..data.prompts import STIC_MICRO
 from ..data.records import to_trl_dpo
+from ..data.rows import read_rows
 from ..evaluation.benchmarks import score_descriptions
 from ..evaluation.statistics import f1_of_counts
 from ..evaluation.ten import (
@@ -45,6 +46,12 @@ def recipe_of(
     "The main job's recipe."
     return load_recipe('svp_micro', dict(model=setup.model, seed=seed) | setup.settings['recipe'])
 
+def share_of(
+    r:svp.SVPRecipe, # of the run
+) -> int: # rows an image
+    "How many descriptions of an image are trained on."
+    return max(1, round(r.top * r.samples))
+
 @dataclass(frozen=True)
 class Sampled:
     "What all trainings of a seed have in common."
@@ -57,6 +64,7 @@ class Sampled:
     records: list          # images: id, path, sha256
     priors: list           # descriptions without boxes
     scored: list           # descriptions with them, scored
+    known: list            # instruction rows that the base was trained on
     log: Log               # of the run
 
 def one_sampling(
@@ -67,20 +75,15 @@ def one_sampling(
     r, n = recipe_of(setup, seed), setup.settings['images']
     run = Path(setup.out)/f'svp-{setup.label}-{seed}'
     run.mkdir(parents=True, exist_ok=True)
-    data = dataset(Path(setup.out)/f'svp-data-{n}-{seed}', n, 560_000 + 10_000 * seed)
+    data = dataset(Path(setup.out)/f'svp-data-{n}-{seed}', n, 560_000 + 10_000 * seed, n * share_of(r))
     vlm, detector, log = load_vlm(setup.model), load_detector(r.detector), Log(run)
     with log.stage('images'): records = check_source(data/'images', run)[0]
     scored = svp.sample_round(vlm, vlm, detector, records, run, r, log)
     priors = svp.prior_samples(vlm, records, run, r, weights_key(vlm))  # only read
-    return Sampled(setup, seed, vlm, detector, r, run, records, priors, scored, log)
+    known = read_rows(data/'instructions.jsonl')
+    return Sampled(setup, seed, vlm, detector, r, run, records, priors, scored, known, log)
 
 # %% ../../nbs/reproduce/91_svp.ipynb #71e1a400
-def share_of(
-    r:svp.SVPRecipe, # of the run
-) -> int: # rows an image
-    "How many descriptions of an image are trained on."
-    return max(1, round(r.top * r.samples))
-
 def chosen_by(
     b:Sampled, # from `one_sampling`
     name:str, # of `svp.RANKS`
@@ -165,7 +168,7 @@ def _dpo(b, out): # pure DPO; of its settings the paper names none, beta is DPO'
 
 def _queried(b): # rows of SVP(CVQ)
     kept = chosen_by(b, 'S')
-    return kept + svp.visual_queries(b.vlm, kept, b.run, b.r, weights_key(b.vlm))
+    return kept + svp.visual_queries(b.vlm, b.known, len(kept), b.run, b.r, weights_key(b.vlm))
 
 TRAININGS = { # name -> rows that it is trained on
     'SVP(C)': lambda b: chosen_by(b, 'S'),
