@@ -230,7 +230,7 @@ def guided_samples(
                      r.gen_batch, title='Descriptions with boxes at hand', where=dict(path='path'))
 
 # %% ../../nbs/methods/61_svp.ipynb #05ef1533
-def _scored(vlm, b, plain, gap, r): # -> what is kept of a sample; kl and tokens: where its score comes from
+def _scored(vlm, b, plain, gap, r): # -> what is kept of a sample, with where its score comes from
     by = score_gaps(gap)
     ids = completion_ids(vlm, plain, b['text'])
     tokens = [vlm.processor.tokenizer.decode([i]) for i in ids]
@@ -275,7 +275,7 @@ def select(
     run:str, # run folder
     r:SVPRecipe, # of the run
 ) -> list[dict]: # those that are kept
-    "Step 5: of each image's samples the top share, at least one (Eq. 7); a stage of its own, so that all are counted."
+    "Step 5: of each image's samples the top share, at least one (Eq. 7). Resumable."
     n = max(1, round(r.top * r.samples))
     best = {x['id'] for x in best_of(scored, n)}
     why = dict(reject=f'not among the best {n} of its image')
