@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['SVP_AMOUNTS', 'SVP_SMALL', 'HERE_SVP', 'TRAININGS', 'MULTI', 'SVP_CLAIMS', 'SVP_MEASURES', 'STAT', 'recipe_of',
            'share_of', 'Sampled', 'one_sampling', 'chosen_by', 'drawn_priors', 'told_otherwise', 'truths', 'preferred',
-           'train_one', 'ten_of', 'measured_svp', 'ten_scores', 'sample_scores', 'svp_scores', 'reproduce_svp']
+           'train_one', 'ten_of', 'base_of', 'measured_svp', 'ten_scores', 'sample_scores', 'svp_scores',
+           'reproduce_svp']
 
 # %% ../../nbs/reproduce/91_svp.ipynb #5d4f602b
 import re
@@ -199,6 +200,13 @@ def ten_of(
     key, measure = sha256_of([n, names, weights_key(vlm)]), lambda: dict(ten=measure_ten(vlm, n, names))
     return cached_json(path, key, measure)['ten']
 
+def base_of(
+    setup:Setup, # of the reproduction
+) -> dict: # as `measure_ten`
+    "The base, measured once for all seeds."
+    path = Path(setup.out)/f'svp-{setup.label}-base.json'
+    return ten_of(load_vlm(setup.model), path, setup.settings['items'])
+
 def measured_svp(
     setup:Setup, # of the reproduction
     seed:int, # of sampling and training
@@ -206,7 +214,7 @@ def measured_svp(
 ) -> dict: # base, each training -> as `measure_ten`; samples (`sample_scores`), adapters, seconds
     "Sample, train, measure, for one seed."
     b, n = one_sampling(setup, seed), setup.settings['items']
-    got = dict(base=ten_of(b.vlm, Path(setup.out)/f'svp-{setup.label}-base.json', n))
+    got = dict(base=base_of(setup))
     adapters = {}
     for name in names:
         with b.log.stage(name):
