@@ -303,15 +303,19 @@ def scored_html(
     picture = boxed_html(picture_html(R, row.get('image')), json.loads(row['found']))
     return card_html(picture, head, both + why)
 
-def _ranked(rows): # rows that were scored, the best first, each with its place among those of its image
-    rows = sorted(rows, key=lambda x: -(x.get('score') or 0))
+def _ranked(R, stage): # rows that were scored, the best first, each with its place in its image
+    rows = sorted(stage['data'], key=lambda x: -(x.get('score') or 0))
     many, seen, out = Counter(x.get('of') for x in rows), Counter(), []
+    after = [m for m in R['stages'] if m['stage'] == stage['stage'].replace('scored', 'selected')]
+    lost = {x.get('id') for m in after for x in m['rejects']}
     for x in rows:
         seen[x.get('of')] += 1
-        out.append(x | dict(rank=f"place {seen[x.get('of')]} of {many[x.get('of')]}"))
+        kept = f", {'not kept' if x.get('id') in lost else 'kept'}" if after else ''
+        out.append(x | dict(rank=f"place {seen[x.get('of')]} of {many[x.get('of')]}{kept}"))
     return out
 
-def _few_html(R, kind, rows): # how many, and some of them
+def _few_html(R, stage): # how many, and some of them
+    kind, rows = stage['kind'], stage['data']
     if kind == 'pair':
         kinds = ', '.join(f'{esc(k)} {num(n)}'
                           for k, n in Counter(p.get('kind') for p in rows).items())
@@ -322,7 +326,7 @@ def _few_html(R, kind, rows): # how many, and some of them
         return (f'{num(len(rows))} pairs ({kinds}){same}. Here are {len(few)}, '
                 'at even distances in the file; words that only one side has are marked.',
                 ''.join(pair_html(R, p) for p in few))
-    if kind == 'scored': rows = _ranked(rows)
+    if kind == 'scored': rows = _ranked(R, stage)
     few = spread(rows, 6)
     order = ('from the best score to the worst' if kind == 'scored'
              else 'at even distances in the file')
@@ -337,7 +341,7 @@ def stage_html(
     "A few rows of a stage, and how many there are."
     if not stage['data']:
         return absent(R, f"{stage['stage']}/data.parquet", stage['title'], 'it kept no row')
-    said, cards = _few_html(R, stage['kind'], stage['data'])
+    said, cards = _few_html(R, stage)
     return f'<p>{said}</p>{cards}'
 
 # %% ../../nbs/runs/72_report.ipynb #231b7252
