@@ -274,17 +274,16 @@ def select(
     scored:list[dict], # from `score_samples`
     run:str, # run folder
     r:SVPRecipe, # of the run
-) -> list[dict]: # those that are kept
+) -> list[dict]: # those that are kept: id, of, image, prompt, completion, score
     "Step 5: of each image's samples the top share, at least one (Eq. 7). Resumable."
     n = max(1, round(r.top * r.samples))
     best = {x['id'] for x in best_of(scored, n)}
     why = dict(reject=f'not among the best {n} of its image')
-    keep = lambda batch: [{} if b['id'] in best else why for b in batch]
-    rows = [dict(id=x['id'], of=x['of'], score=x['score']) for x in scored]
-    kept = run_stage(run, _stage(r, 'selected'), rows, keep, dict(best=sorted(best)), 1024,
-                     title='Kept descriptions')
-    ids = {x['id'] for x in kept}
-    return [x for x in scored if x['id'] in ids]
+    row = lambda b: {k: b[k] for k in ('of', 'prompt', 'completion', 'score')}
+    keep = lambda batch: [row(b) | ({} if b['id'] in best else why) for b in batch]
+    rows = [dict(id=x['id'], path=x['image']) | row(x) for x in scored]
+    return run_stage(run, _stage(r, 'selected'), rows, keep, dict(best=sorted(best)), 1024,
+                     title='Kept descriptions', kind='sft', where=dict(image='path'))
 
 # %% ../../nbs/methods/61_svp.ipynb #774aaf5a
 def adapt(

@@ -6,7 +6,7 @@
 __all__ = ['TRAINED', 'FILE_MARKS', 'PAIRS', 'ROWS', 'LOAD', 'LICENCE', 'EXTRA', 'WRITERS', 'read_data', 'clean', 'copy_images',
            'question', 'llamafactory_row', 'dataset_name', 'write_llamafactory', 'swift_row', 'write_swift', 'tables',
            'write_trl', 'card', 'tags', 'contents', 'data_card', 'measured_md', 'adapter_card', 'write_adapter',
-           'write_hub', 'next_line', 'export_run']
+           'write_hub', 'write_merged', 'next_line', 'export_run']
 
 # %% ../../nbs/runs/75_export.ipynb #4f2cff79
 import json, os, re, shlex, shutil, tempfile
@@ -332,7 +332,23 @@ def write_hub(
     if measured and (R['run']/ADAPTER).exists(): write_adapter(R, out/'adapter')
 
 # %% ../../nbs/runs/75_export.ipynb #10e7de5f
-WRITERS = dict(trl=write_trl, llamafactory=write_llamafactory, swift=write_swift, hub=write_hub)
+def write_merged(
+    R:dict, # from `read_data`
+    out:Path, # folder
+):
+    "The base with the adapter inside: one model as any other program loads it, in the base's own precision."
+    from transformers import AutoConfig
+    from vlm_selfimprove.models.vlm import load_vlm
+    if not (R['run']/ADAPTER).exists(): raise ValueError(
+        f"{R['run']}: no adapter yet: the run has not come so far; start it again, it goes on")
+    base = resolve(R['run'], R['results'].get('model') or '')
+    vlm = load_vlm(base, R['run']/'adapter')
+    model = vlm.model.merge_and_unload()
+    model.to(AutoConfig.from_pretrained(base).dtype or model.dtype).save_pretrained(out)
+    vlm.processor.save_pretrained(out)
+
+WRITERS = dict(trl=write_trl, llamafactory=write_llamafactory, swift=write_swift, hub=write_hub,
+               merged=write_merged)
 
 def next_line(
     to:str, # of `WRITERS`
@@ -352,6 +368,9 @@ def next_line(
         how = 'rlhf --rlhf_type dpo' if kind == 'dpo' else 'sft'
         return (f'ROOT_IMAGE_DIR={here()} swift {how} --model MODEL '
                 f"--dataset {here(f'{kind}.jsonl')}")
+    if to == 'merged':
+        tasks = 'coco2017_cap_val,refcoco_bbox_val,scienceqa_img,mmbench_en_dev,pope'
+        return f'lmms_eval --model KIND --model_args pretrained={here()} --tasks {tasks}'
     name = re.sub(r'[^\w.-]+', '-', R['name'])  # the hub allows no other letters
     up = [f"hf upload USER/{name}-data {here('data')} . --repo-type dataset --private"]
     if (out/'adapter').exists(): up += [f"hf upload USER/{name} {here('adapter')} . --private"]
@@ -371,7 +390,7 @@ def _said(R, to, out): # what was exported, what a reader may miss, and what is 
 
 def export_run(
     run:Param('run folder', str), # run folder
-    to:Param('format: trl, llamafactory, swift or hub; required', str)='', # one of `WRITERS`
+    to:Param('format: trl, llamafactory, swift, hub or merged; required', str)='', # of `WRITERS`
     out:Param('folder to write; default RUN/export-TO', str)='', # folder; default RUN/export-TO
 ) -> Path: # the folder
     "Write what a run made in a format that another trainer reads."
