@@ -16,8 +16,10 @@ from vlm_selfimprove.data.records import read_parquet
 from vlm_selfimprove.methods.svp import adapt, score_samples, select, svp_micro
 from vlm_selfimprove.models.grounding import Detector, detect, load_detector
 from vlm_selfimprove.models.tiny import ARCHS
+from vlm_selfimprove.models.vlm import load_vlm, logprobs
 from vlm_selfimprove.reproduce.claims import read_result
 from vlm_selfimprove.reproduce.svp import SVP_CLAIMS, TRAININGS
+from vlm_selfimprove.runs.export import export_run
 
 STAGES = 'images', 'prior', 'grounded', 'guided', 'scored', 'selected', 'queries'
 SMALL = 'samples=3 gen_batch=6 batch=4 micro_batch=4 lora_r=4 lora_alpha=8 save_steps=2 max_new_tokens=48'.split()
@@ -148,3 +150,16 @@ def test_reproduction_in_small(tmp_path):
     assert len(made) >= len(TRAININGS) and made == {p: p.stat().st_mtime_ns for p in made} and sooner < seconds
     assert {k: r['items'] for k, r in again.items()} == {k: r['items'] for k, r in first.items()}
     assert all(r['adapters'] for k, r in first.items() if k not in {f'svp_{x}_shipped' for x in ('absent', 'there', 'ranks', 'truth')})
+
+
+def test_merged_weights_answer_like_the_adapter(command, unharmed, tmp_path, micro):
+    "`vlmsi export --to merged`: one model that any program loads, with the base's tokenizer, precision and size."
+    export_run(unharmed, 'merged', tmp_path/'merged')
+    tuned, merged, base = load_vlm(micro, unharmed/'adapter'), load_vlm(tmp_path/'merged'), load_vlm(micro)
+    pictures = sorted(command[2].iterdir())[:4]
+    rows = [dict(id=str(i), prompt='write one long and rich text on the content.', images=[Image.open(p)])
+            for i, p in enumerate(pictures)]
+    said = 'in a farm: a red cow north.'
+    a, b, c = (torch.cat([logprobs(v, [r], [said])[0] for r in rows]) for v in (tuned, merged, base))
+    assert (a - b).abs().mean() < .05 * (a - c).abs().mean() + .02, 'bf16 rounds; what was learned stays'
+    assert (tmp_path/'merged/model.safetensors').stat().st_size == Path(micro, 'model.safetensors').stat().st_size
