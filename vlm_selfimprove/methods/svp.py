@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['SVP_PROMPTS', 'NOUNS', 'RANKS', 'SYSTEM', 'RECIPES', 'SVPRecipe', 'svp_micro', 'svp_llava16_7b', 'svp_llava16_13b',
            'svp_llava15_13b', 'svp_onevision_7b', 'svp_onevision_05b', 'drawn_as', 'said_wrong', 'prior_samples',
-           'ground', 'guided_samples', 'score_samples', 'best_of', 'select', 'adapt', 'visual_queries', 'sample_round',
-           'train', 'describe_with_boxes']
+           'ground', 'guided_samples', 'score_samples', 'share_of', 'best_of', 'select', 'adapt', 'visual_queries',
+           'sample_round', 'train', 'describe_with_boxes']
 
 # %% ../../nbs/methods/61_svp.ipynb #56d47968
 import json, shutil
@@ -260,6 +260,12 @@ def score_samples(
                      title='Scored descriptions', kind='scored', where=dict(image='path'))
 
 # %% ../../nbs/methods/61_svp.ipynb #32ffc9ff
+def share_of(
+    r:SVPRecipe, # of the run
+) -> int: # descriptions an image
+    "How many of an image's samples are kept: the top share, at least one."
+    return max(1, round(r.top * r.samples))
+
 def best_of(
     scored:list[dict], # from `score_samples`
     n:int, # how many of an image
@@ -276,7 +282,7 @@ def select(
     r:SVPRecipe, # of the run
 ) -> list[dict]: # those that are kept: id, of, image, prompt, completion, score
     "Step 5: of each image's samples the top share, at least one (Eq. 7). Resumable."
-    n = max(1, round(r.top * r.samples))
+    n = share_of(r)
     best = {x['id'] for x in best_of(scored, n)}
     why = dict(reject=f'not among the best {n} of its image')
     row = lambda b: {k: b[k] for k in ('of', 'prompt', 'completion', 'score')}

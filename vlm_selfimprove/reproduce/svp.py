@@ -4,9 +4,8 @@
 
 # %% auto #0
 __all__ = ['SVP_AMOUNTS', 'SVP_SMALL', 'HERE_SVP', 'TRAININGS', 'MULTI', 'SVP_CLAIMS', 'SVP_MEASURES', 'STAT', 'recipe_of',
-           'share_of', 'Sampled', 'one_sampling', 'chosen_by', 'drawn_priors', 'told_otherwise', 'truths', 'preferred',
-           'train_one', 'ten_of', 'base_of', 'measured_svp', 'ten_scores', 'sample_scores', 'svp_scores',
-           'reproduce_svp']
+           'Sampled', 'one_sampling', 'chosen_by', 'drawn_priors', 'told_otherwise', 'truths', 'preferred', 'train_one',
+           'ten_of', 'base_of', 'measured_svp', 'ten_scores', 'sample_scores', 'svp_scores', 'reproduce_svp']
 
 # %% ../../nbs/reproduce/91_svp.ipynb #5d4f602b
 import re
@@ -47,12 +46,6 @@ def recipe_of(
     "The main job's recipe."
     return load_recipe('svp_micro', dict(model=setup.model, seed=seed) | setup.settings['recipe'])
 
-def share_of(
-    r:svp.SVPRecipe, # of the run
-) -> int: # rows an image
-    "How many descriptions of an image are trained on."
-    return max(1, round(r.top * r.samples))
-
 @dataclass(frozen=True)
 class Sampled:
     "What all trainings of a seed have in common."
@@ -76,7 +69,7 @@ def one_sampling(
     r, n = recipe_of(setup, seed), setup.settings['images']
     run = Path(setup.out)/f'svp-{setup.label}-{seed}'
     run.mkdir(parents=True, exist_ok=True)
-    data = dataset(Path(setup.out)/f'svp-data-{n}-{seed}', n, 560_000 + 10_000 * seed, n * share_of(r))
+    data = dataset(Path(setup.out)/f'svp-data-{n}-{seed}', n, 560_000 + 10_000 * seed, n * svp.share_of(r))
     vlm, detector, log = load_vlm(setup.model), load_detector(r.detector), Log(run)
     with log.stage('images'): records = check_source(data/'images', run)[0]
     scored = svp.sample_round(vlm, vlm, detector, records, run, r, log)
@@ -92,7 +85,7 @@ def chosen_by(
     "The guided descriptions that one way of ranking takes."
     blind = lambda x: row_seed(x['id'], 0, b.r.seed) / 2**63
     rank = lambda x: blind(x) if name == 'random' else x[name]
-    return svp.best_of([x | dict(score=rank(x)) for x in b.scored], share_of(b.r))
+    return svp.best_of([x | dict(score=rank(x)) for x in b.scored], svp.share_of(b.r))
 
 def drawn_priors(
     b:Sampled, # from `one_sampling`
@@ -114,7 +107,7 @@ def told_otherwise(
     prompt = svp.SVP_PROMPTS[b.r.prompts]['base']
     there = {x['of'] for x in b.scored}
     rows = [dict(id=f"{x['id']}/{k}", path=x['path'], sha256=x['sha256'], ask=ask(x['id']))
-            for x in b.records if x['id'] in there for k in range(share_of(b.r))]
+            for x in b.records if x['id'] in there for k in range(svp.share_of(b.r))]
     def fn(batch):
         see = lambda x: open_image(dict(id=x['id'], path=x['path']))
         asks = [dict(id=f"{x['id']}/{name}", prompt=x['ask'], images=[see(x)]) for x in batch]
@@ -154,7 +147,7 @@ def preferred(
     pairs = []
     for xs in by.values():
         xs = sorted(xs, key=lambda fx: -fx[0])
-        ends = [(xs[k], xs[-1 - k]) for k in range(min(share_of(b.r), len(xs) // 2))]
+        ends = [(xs[k], xs[-1 - k]) for k in range(min(svp.share_of(b.r), len(xs) // 2))]
         pairs += [SimpleNamespace(id=w['id'], image=w['path'], prompt=prompt,
                                   chosen=w['text'], rejected=l['text'])
                   for (high, w), (low, l) in ends if high > low]
@@ -175,7 +168,7 @@ TRAININGS = { # name -> rows that it is trained on
     'SVP(C)': lambda b: chosen_by(b, 'S'),
     'SVP(CVQ)': _queried,
     'random choice': lambda b: chosen_by(b, 'random'),
-    'no grounding': lambda b: drawn_priors(b, share_of(b.r)),
+    'no grounding': lambda b: drawn_priors(b, svp.share_of(b.r)),
     'no boxes in the context': lambda b: told_otherwise(b, 'empty', _context_of(b, 0)),
     "another image's boxes": lambda b: told_otherwise(b, 'others', _context_of(b, 1)),
     'careful prompt': lambda b: told_otherwise(b, 'careful', lambda i: STIC_MICRO.good),
