@@ -122,7 +122,9 @@ RECIPES = dict(svp=SVPRecipe, svp_micro=svp_micro, svp_llava16_7b=svp_llava16_7b
                svp_onevision_7b=svp_onevision_7b, svp_onevision_05b=svp_onevision_05b)
 
 # %% ../../nbs/methods/61_svp.ipynb #67ca9401
-def drawn_as(r:SVPRecipe) -> dict: # arguments of `VLM.generate`
+def drawn_as(
+    r:SVPRecipe, # of the run
+) -> dict: # arguments of `VLM.generate`
     "How this run samples, everywhere."
     return dict(max_new_tokens=r.max_new_tokens, temperature=r.temperature, top_p=r.top_p,
                 seed=row_seed('round', r.round, r.seed))
