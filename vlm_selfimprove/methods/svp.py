@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['SVP_PROMPTS', 'NOUNS', 'RANKS', 'SYSTEM', 'RECIPES', 'SVPRecipe', 'svp_micro', 'svp_llava16_7b', 'svp_llava16_13b',
            'svp_llava15_13b', 'svp_onevision_7b', 'svp_onevision_05b', 'drawn_as', 'said_wrong', 'prior_samples',
-           'ground', 'guided_samples', 'score_samples', 'share_of', 'best_of', 'select', 'adapt', 'visual_queries',
-           'sample_round', 'train', 'describe_with_boxes']
+           'ground', 'guided_samples', 'by_chance', 'score_samples', 'share_of', 'best_of', 'select', 'adapt',
+           'visual_queries', 'sample_round', 'train', 'describe_with_boxes']
 
 # %% ../../nbs/methods/61_svp.ipynb #56d47968
 import json, shutil
@@ -22,7 +22,8 @@ from ..data.settings import check_settings
 from ..evaluation.gap import SCORES, gaps, score_gaps
 from ..models.grounding import (
     Detector, boxes_as_text, detect, detector_key, load_detector, phrases_of)
-from .stic import PROMPTS  # what a run is measured with
+from .stic import (
+    PROMPTS, in_passes, training_settings)
 from ..models.vlm import (
     VLM, adapted, completion_ids, row_seed, weights_key)
 from ..training.preflight import preflight
@@ -89,7 +90,9 @@ class SVPRecipe:
     lora_alpha: int = 16           # scale; Table 11
     save_steps: int = 50           # steps between checkpoints
 
-    def __post_init__(self): check_settings(self, _RANGES)
+    def __post_init__(self):
+        check_settings(self, _RANGES)
+        in_passes(self.batch, self.micro_batch)  # refuses what it cannot cut
 
 def svp_micro() -> SVPRecipe: # frozen before any verdict
     "The main job on the shipped model with the shipped detector."
@@ -232,11 +235,19 @@ def guided_samples(
                      r.gen_batch, title='Descriptions with boxes at hand', where=dict(path='path'))
 
 # %% ../../nbs/methods/61_svp.ipynb #05ef1533
+def by_chance(
+    id:str, # of a sample
+    r:SVPRecipe, # of the run
+    draw:int=0, # another number, another order
+) -> float: # 0 to 1, the same for the same sample
+    "A rank that knows nothing."
+    return row_seed(id, draw, r.seed) / 2**63
+
 def _scored(vlm, b, plain, gap, r): # -> what is kept of a sample, with where its score comes from
     by = score_gaps(gap)
     ids = completion_ids(vlm, plain, b['text'])
     tokens = [vlm.processor.tokenizer.decode([i]) for i in ids]
-    chosen = row_seed(b['id'], 0, r.seed) / 2**63 if r.score == 'random' else by[r.score]
+    chosen = by_chance(b['id'], r) if r.score == 'random' else by[r.score]
     return {k: b[k] for k in ('of', 'k', 'prior', 'context', 'found')} | by | dict(
         prompt=plain['prompt'], completion=b['text'], score=chosen, tokens=tokens,
         kl=[round(float(x), 4) for x in gap[:, 0]])
@@ -304,10 +315,8 @@ def adapt(
 ) -> dict: # history, adapter, seconds
     "Step 6: learn to say it without the boxes."
     table = to_trl_sft(kept, folder=f'{out}/table')
-    size = min(r.batch, r.micro_batch)
-    res = train_sft(vlm, table, out, lr=r.lr, epochs=r.epochs, adapter=adapter, batch_size=size,
-                    grad_accum=r.batch // size, lora_r=r.lora_r, lora_alpha=r.lora_alpha,
-                    seed=r.seed, save_steps=r.save_steps, **kw)
+    res = train_sft(vlm, table, out, lr=r.lr, epochs=r.epochs, adapter=adapter,
+                    **in_passes(r.batch, r.micro_batch), **training_settings(r), **kw)
     shutil.rmtree(f'{out}/table')
     return res
 

@@ -26,7 +26,7 @@ from ..evaluation.ten import (
     CAPTIONED, REFERRED, TEN, measure_ten)
 from ..methods import svp
 from ..models.grounding import Detector, load_detector
-from ..models.vlm import VLM, adapted, load_vlm, row_seed, weights_key
+from ..models.vlm import VLM, adapted, load_vlm, weights_key
 from .claims import Claim, result, result_settings
 from .tables import Setup, adapters_of, dataset
 from ..runs.recipes import load_recipe
@@ -83,8 +83,7 @@ def chosen_by(
     name:str, # of `svp.RANKS`
 ) -> list[dict]: # rows
     "The guided descriptions that one way of ranking takes."
-    blind = lambda x: row_seed(x['id'], 0, b.r.seed) / 2**63
-    rank = lambda x: blind(x) if name == 'random' else x[name]
+    rank = lambda x: svp.by_chance(x['id'], b.r) if name == 'random' else x[name]
     return svp.best_of([x | dict(score=rank(x)) for x in b.scored], svp.share_of(b.r))
 
 def drawn_priors(
@@ -93,8 +92,7 @@ def drawn_priors(
 ) -> list[dict]: # rows
     "Descriptions without boxes, drawn blindly; only of images that have guided ones."
     prompt, there = svp.SVP_PROMPTS[b.r.prompts]['base'], {x['of'] for x in b.scored}
-    score = lambda x: row_seed(x['id'], 1, b.r.seed) / 2**63
-    rows = [x | dict(score=score(x)) for x in b.priors if x['of'] in there]
+    rows = [x | dict(score=svp.by_chance(x['id'], b.r, draw=1)) for x in b.priors if x['of'] in there]
     return [dict(id=x['id'], image=x['path'], prompt=prompt, completion=x['text'])
             for x in svp.best_of(rows, n)]
 
