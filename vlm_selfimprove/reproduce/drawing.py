@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PALETTE', 'SITE_STYLE', 'SEED_LOOKS', 'STANDS_FOR', 'BASES', 'COMPARED', 'AT_PAPER_SCALE', 'SHOWN', 'ARMS', 'CURVES',
-           'site_style', 'marker_handle', 'claim_and_base', 'readable', 'paper_name', 'interval_panels',
+           'SVP_PARTS', 'site_style', 'marker_handle', 'claim_and_base', 'readable', 'paper_name', 'interval_panels',
            'interval_figure', 'by_benchmark', 'by_ability', 'pooled', 'changes_table', 'beside_markdown',
            'verdict_word', 'headline', 'common_markdown', 'cost_markdown', 'silent_markdown', 'picture_img', 'card_row',
            'examples_html', 'arm_name', 'arms_of', 'arms_markdown', 'arms_figure', 'stopping_figure',
@@ -83,12 +83,23 @@ COMPARED = dict(
     supervised='more supervised rows → STIC', kinds='kinds of bad answers alone',
     prompts='misleading prompts alone', losses='terms of the loss', rounds='a second round',
     stage2='descriptions in stage 2', stopping='when to stop', headroom='what there is to gain',
-    defects='defects of the public code', rates="the paper's learning rates")
+    defects='defects of the public code', rates="the paper's learning rates",
+    svp_captions='captions (CIDEr), base → SVP', svp_rouge='captions (ROUGE-L), base → SVP',
+    svp_bleu='captions (BLEU-4), base → SVP', svp_refer='referring (CIDEr), base → SVP',
+    svp_vqa='questions, base → SVP', svp_multi='mixed abilities, base → SVP',
+    svp_pope='POPE F1, base → SVP', svp_recall='objects named, base → SVP',
+    svp_feedback='referring, base → trained without grounding',
+    svp_grounding='captions, without → with grounding', svp_scoring='captions, drawn blindly → by score',
+    svp_queries='questions, without → with visual queries', svp_dpo='captions, DPO → SVP',
+    svp_careful='captions, careful prompt → SVP', svp_empty='captions, empty context → SVP',
+    svp_others="captions, another image's boxes → SVP",
+    svp_absent='absent objects named, alone → with boxes', svp_there='objects named, alone → with boxes',
+    svp_ranks='S and Δ rank alike', svp_truth='S ranks by truth')
 
 def claim_and_base(
     name:str, # of a result, for example 'stic_fig05_shipped' or 'main_shipped_facts'
 ) -> tuple[str, str]: # the claim's key, for example 'fig05'; the base, for example 'shipped'
-    "What a result's name says: the main job and its controls put the base in the middle."
+    "What a result's name says: STIC's main job and its controls put the base in the middle."
     parts = name.removeprefix('stic_').split('_')
     base = parts.pop(1 if parts[0] in ('main', 'control') else -1)
     return '_'.join([*parts, *['bases'] * (base == 'bases')]), base
@@ -430,26 +441,31 @@ def headroom_markdown(
 # %% ../../nbs/reproduce/84_drawing.ipynb #84ed0002
 _PART = dict(main='main', control='controls', tab01='tables', tab02='tables', tab03='tables',
              seven='tables', fig06='tables')  # first word of a claim's key -> part that makes it
+SVP_PARTS = ()  # parts beside SVP's headlines: the first word after 'svp_' of what they make
 
 def command_for(
     name:str, # of a result, for example 'stic_fig05_shipped'
 ) -> str: # for a terminal
     "What makes a result."
     key, base = claim_and_base(name)
-    first = key.split('_')[0]
+    first, *rest = key.split('_')
+    other = {'shipped': '', 'bases': '', 'weak': ' --model micro-weak --label weak'}
+    if first == 'svp':
+        part = f'svp.{rest[0]}' if rest[0] in SVP_PARTS else 'svp'
+        return f"vlmsi reproduce {part}{other.get(base, f' --label {base}')}"
     part = 'gains' if base == 'weak' and first.startswith('tab') else _PART.get(first, first)
     if base == 'bases': part = 'bases'
     if base.endswith('-together'): part, base = 'together', base.removesuffix('-together')
-    other = {'shipped': '', 'bases': '', 'weak': ' --model micro-weak --label weak'}
     return f"vlmsi reproduce stic.{part}{other.get(base, f' --label {base}')}"
 
 def page_results(
-    *names, # of the results that a page shows, for example 'fig05_shipped'
+    *names, # of the results that a page shows, for example 'fig05_shipped' or 'svp_dpo_shipped'
     also:tuple=(), # names of those that it shows where they are there
     folder=None, # of the results; default: those of this checkout
 ) -> dict|None: # name -> result; None where one is not there yet, and the page says so
     "The results of a page, or one line that says what it waits for."
-    path = lambda name: (folder or results_folder())/f'stic_{name}.json'
+    whole = lambda name: name if name.startswith('svp_') else f'stic_{name}'
+    path = lambda name: (folder or results_folder())/f'{whole(name)}.json'
     if lacks := [k for k in names if not path(k).exists()]:
         commands = ', '.join(f'`{c}`' for c in dict.fromkeys(map(command_for, lacks)))
         display(Markdown('*This page waits for its result on the second edition of the base: '
