@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['SWEEP_AMOUNTS', 'SWEEP_SMALL', 'HERE_SWEEPS', 'POPE_SPLITS', 'SWEPT', 'GUIDES', 'ROUND_CLAIMS', 'SIZED', 'DETECTORS',
            'WORST', 'first_images', 'with_log', 'pope_splits', 'swept_measure', 'swept_base', 'measured_after', 'Swept',
-           'swept_scores', 'swept_compared', 'save_swept', 'images_swept', 'reproduce_samples', 'next_round',
-           'round_notes', 'rounds_swept', 'reproduce_iterations', 'size_setup', 'sizes_swept', 'reproduce_sizes',
-           'worsened', 'detector_counts', 'with_detector', 'detectors_swept', 'reproduce_detector']
+           'swept_scores', 'swept_compared', 'beside_swept', 'save_swept', 'images_swept', 'reproduce_samples',
+           'next_round', 'round_notes', 'rounds_swept', 'reproduce_iterations', 'size_setup', 'sizes_swept',
+           'reproduce_sizes', 'worsened', 'detector_counts', 'with_detector', 'detectors_swept', 'reproduce_detector']
 
 # %% ../../nbs/reproduce/93_sweeps.ipynb #1324130e
 import json, re
@@ -128,11 +128,17 @@ def swept_compared(
     whos:list[str], # models
     than:str='base', # another
     group:str='arms', # first word of the names
-    measures:tuple=SWEPT, # which
 ) -> dict: # 'GROUP/WHO/MEASURE' -> before, after, parts, how
     "Models against another one, in each measure."
     return {f'{group}/{who}/{m}': (f'{than} {m}', f'{who} {m}', (), _how(m))
-            for who in whos if who != than for m in measures}
+            for who in whos if who != than for m in SWEPT}
+
+def beside_swept(
+    before:str, # model
+    after:str, # model
+) -> dict: # 'measures/MEASURE' -> before, after, parts, how
+    "Every measure of a claim about one of them."
+    return {f'measures/{m}': (f'{before} {m}', f'{after} {m}', (), _how(m)) for m in SWEPT}
 
 def save_swept(
     setup:Setup, # of the reproduction
@@ -251,9 +257,9 @@ def reproduce_iterations(
     study = Claim(f'{last} recall', f'{last}, base guides recall',
                   'What keeps rounds from degrading: the base as guide, against the model of the round.', 'study')
     save = lambda key, claim, table: save_swept(setup, f'iterations_{key}_{setup.label}', claim, each, table)
-    beside = lambda c: swept_compared([c.after.rsplit(' ', 1)[0]], c.before.rsplit(' ', 1)[0], 'measures')
-    return [*(save(k, c, beside(c)) for k, c in ROUND_CLAIMS.items()),
-            save('guide', study, table | swept_compared([f'{last}, base guides'], last, 'measures'))]
+    who = lambda scored: scored.rsplit(' ', 1)[0]
+    return [*(save(k, c, beside_swept(who(c.before), who(c.after))) for k, c in ROUND_CLAIMS.items()),
+            save('guide', study, table | beside_swept(last, f'{last}, base guides'))]
 
 # %% ../../nbs/reproduce/93_sweeps.ipynb #c19f31dc
 SIZED = dict(weak='micro-weak', shipped='micro', large='micro-large')  # label -> folder that ships
@@ -290,11 +296,10 @@ def reproduce_sizes(
 ) -> list[dict]: # what is reached, two; the gain on POPE, three
     "Figure 22, Tables 1 and 2: does a small adapted model reach a larger plain one?"
     each, done = [sizes_swept(setup, s) for s in setup.settings['seeds']], []
-    every = (*SWEPT, 'splits', 'accuracy')
     def split(a, b): return {f'{k}/{part}': (f'{a} {k}', f'{b} {k}', [part], _how(k))
                              for k in ('splits', 'accuracy') for part in POPE_SPLITS}
     def save(key, label, a, b, claim, used):
-        table = swept_compared([b], a, 'measures', every) | split(a, b)
+        table = beside_swept(a, b) | split(a, b)
         weights = tuple(f'weights/{SIZED[k]}' for k in used if k != setup.label)
         done.append(save_swept(setup, f'size_{key}_{label}', claim, each, table, weights))
     for small, large in _REACH:
@@ -394,5 +399,5 @@ def reproduce_detector(
     good = Claim('no detector facts', 'as it is facts', 'How good the detector must be.', 'study')
     table = swept_compared(whos) | swept_compared(whos, 'no detector', 'against')
     save = lambda key, claim, table: save_swept(setup, f'detector_{key}_{setup.label}', claim, each, table)
-    return [save('worst', worst, swept_compared([WORST], 'no detector', 'measures')),
+    return [save('worst', worst, beside_swept('no detector', WORST)),
             save('quality', good, table)]
