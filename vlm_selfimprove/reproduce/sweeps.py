@@ -370,7 +370,7 @@ def with_detector(
     with b.log.stage('score'): scored = svp.score_samples(b.vlm, guided, run, b.r, key)
     return replace(b, run=run, scored=scored)
 
-# %% ../../nbs/reproduce/93_sweeps.ipynb #c9c3c49d
+# %% ../../nbs/reproduce/93_sweeps.ipynb #27289ca3
 def detectors_swept(
     setup:Setup, # of the reproduction
     seed:int, # of sampling and training
