@@ -62,7 +62,8 @@ def levels_figure(
     xlabel:str, # what is on the x axis
 ) -> plt.Figure: # panels below one another
     "Scores over levels, the base dotted; intervals are those of the change from the base."
-    fig, axs = plt.subplots(len(measures), 1, figsize=(4.6, 1.55 * len(measures) + .8), sharex=True, squeeze=False)
+    size = 4.6, 1.55 * len(measures) + .8
+    fig, axs = plt.subplots(len(measures), 1, figsize=size, sharex=True, squeeze=False)
     for ax, m in zip(axs[:, 0], measures):
         arms = swept_arms(r, m)
         ax.axhline(100 * next(iter(arms.values()))['before'], ls=':', color='k', lw=1, label='base')
@@ -145,7 +146,8 @@ def pope_markdown(
     "POPE split by split, the paper's rows in italics."
     paper, digits = (PAPER_POPE, 2) if kind == 'splits' else (PAPER_ACCURACY, 1)
     heads = [*_ORDER, *(['all'] if kind == 'splits' else [])]
-    line = lambda name, vs, mark, d: f"| {mark}{name}{mark} | {' | '.join(f'{mark}{v:.{d}f}{mark}' for v in vs)} |"
+    cells = lambda vs, mark, d: ' | '.join(f'{mark}{v:.{d}f}{mark}' for v in vs)
+    line = lambda name, vs, mark, d: f'| {mark}{name}{mark} | {cells(vs, mark, d)} |'
     return '\n'.join([f"| {'F1' if kind == 'splits' else 'accuracy'} | {' | '.join(heads)} |",
                       '|---' * (len(heads) + 1) + '|',
                       *(line(k, v, '', 1) for k, v in _rows_of(gains, kind)),
@@ -177,7 +179,7 @@ def detectors_figure(
     "Gain over no detector, from the best detector to the worst."
     mean = lambda who, k: 100 * float(np.mean([n[who][k] for n in r['noted']]))
     name = lambda who: f"{who}\n({mean(who, 'precision'):.0f}, {mean(who, 'recall'):.0f})"
-    panels = {MEASURED[m].split(',')[0]: ({name(who): c for who, c in swept_arms(r, m, 'against').items()}, {})
-              for m in measures}
+    lines = lambda m: {name(who): c for who, c in swept_arms(r, m, 'against').items()}
+    panels = {MEASURED[m].split(',')[0]: (lines(m), {}) for m in measures}
     return interval_panels(panels, 'no detector → this detector, change, points; '
                                    'in brackets its precision and recall, %')

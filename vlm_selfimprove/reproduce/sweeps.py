@@ -185,7 +185,7 @@ def reproduce_samples(
                        each, table) for k, says in claims.items()]
 
 # %% ../../nbs/reproduce/93_sweeps.ipynb #12183d6b
-GUIDES = {'': 'model of the round', ', base guides': 'base'}  # end of a model's name -> who describes with boxes
+GUIDES = '', ', base guides'  # end of a model's name: guided by the model of the round, by the base
 
 def next_round(
     b:Sampled, # of the round before, with the images of all rounds
@@ -232,7 +232,8 @@ def rounds_swept(
         for i in range(1, setup.settings['rounds']):
             c, who = next_round(b, adapter, i, guide), f'round {i + 1}{way}'
             with b.log.stage(who):
-                adapter = svp.adapt(b.vlm, chosen_by(c, 'S'), c.run/f'adapt-{i + 1}', c.r, adapter)['adapter']
+                out = c.run/f'adapt-{i + 1}'
+                adapter = svp.adapt(b.vlm, chosen_by(c, 'S'), out, c.r, adapter)['adapter']
             adapters[who], noted[who] = adapter, round_notes(c)
     models = {who: measured_after(b, a) for who, a in adapters.items()}
     return Swept(dict(base=swept_base(setup)) | models, adapters, noted, sum(b.log.seconds.values()))
@@ -254,8 +255,8 @@ def reproduce_iterations(
     whos = [k for k in each[0].models if k != 'base']
     table = swept_compared(whos) | swept_compared(whos, 'round 1', 'against')
     last = f"round {setup.settings['rounds']}"
-    study = Claim(f'{last} recall', f'{last}, base guides recall',
-                  'What keeps rounds from degrading: the base as guide, against the model of the round.', 'study')
+    says = 'What keeps rounds from degrading: the base as guide, against the model of the round.'
+    study = Claim(f'{last} recall', f'{last}, base guides recall', says, 'study')
     save = lambda key, claim, table: save_swept(setup, f'iterations_{key}_{setup.label}', claim, each, table)
     who = lambda scored: scored.rsplit(' ', 1)[0]
     return [*(save(k, c, beside_swept(who(c.before), who(c.after))) for k, c in ROUND_CLAIMS.items()),
@@ -333,7 +334,8 @@ def worsened(
     "What a worse detector would have found."
     (missed, confused, reach), out = DETECTORS[name], []
     for f in found:
-        lost, renamed, which, *shift = np.random.default_rng(row_seed(f"{id}/{f['label']}", 0, seed)).random(5)
+        rng = np.random.default_rng(row_seed(f"{id}/{f['label']}", 0, seed))
+        lost, renamed, which, *shift = rng.random(5)
         if lost < missed: continue
         others = [p for p in phrases if p != f['label']]
         label = others[int(which * len(others))] if others and renamed < confused else f['label']
@@ -352,10 +354,11 @@ def detector_counts(
         there = [o.noun for o in s.objects]
         absent = [g for g in GLYPHS if g not in there]
         asked.append(there + np.random.default_rng(i).choice(absent, len(there), replace=False).tolist())
-    found, _ = detect(b.detector, [render(s) for s in scenes], asked, b.r.threshold, b.r.text_threshold, b.r.iou)
+    images = [render(s) for s in scenes]
+    found, _ = detect(b.detector, images, asked, b.r.threshold, b.r.text_threshold, b.r.iou)
     if name: found = [worsened(f, a, f'held-{i}', name) for i, (f, a) in enumerate(zip(found, asked))]
-    right, wrong, missed = found_counts(found, scenes).sum(0)
-    return dict(precision=float(right / max(right + wrong, 1)), recall=float(right / max(right + missed, 1)))
+    right, wrong, missed = found_counts(found, scenes).sum(0).tolist()
+    return dict(precision=right / max(right + wrong, 1), recall=right / max(right + missed, 1))
 
 def with_detector(
     b:Sampled, # from `one_sampling`
@@ -382,8 +385,7 @@ def detectors_swept(
     for name in DETECTORS: each[name] = with_detector(b, name)
     for name, c in each.items():
         with b.log.stage(name): adapters[name] = train_one(c, 'SVP(C)')
-        notes = {k: v for k, v in round_notes(c).items() if k in ('samples', 'rows', 'facts_guided', 'facts_kept')}
-        noted[name] = notes | detector_counts(b, name if name in DETECTORS else '')
+        noted[name] = round_notes(c) | detector_counts(b, name if name in DETECTORS else '')
     models = {who: measured_after(b, a) for who, a in adapters.items()}
     return Swept(dict(base=swept_base(setup)) | models, adapters, noted, sum(b.log.seconds.values()))
 
