@@ -278,7 +278,7 @@ def reproduce(
     out:str='', # run folders, where a call goes on; default runs/reproduce, with --smoke runs/smoke
     results:str='', # folder of the result files; default OUT/results
     smoke:bool=False, # the smallest settings, to see that it runs
-    full:bool=False, # stic: also the studies, three seeds each, and the weaker base
+    full:bool=False, # also the studies; stic: three seeds each, and the weaker base
     seeds:int=0, # training seeds; default: three where the paper makes a claim, one for studies
     workers:int=2, # stic, svp: processes side by side, one thread each; 1: one after the other
 ):
@@ -287,7 +287,7 @@ def reproduce(
     # a study's folders hold its pictures' paths: the same ones, from wherever it is called
     out = str(Path(out or ('runs/smoke' if smoke else 'runs/reproduce')).resolve())
     check_paths(model=_path(model), out=out)
-    if name == 'svp': return reproduce_second(_path(model), label, out, results, smoke, seeds, workers)
+    if name == 'svp': return reproduce_second(_path(model), label, out, results, smoke, seeds, workers, full)
     args = _path(model), label, start, out, results, smoke, full, seeds
     return reproduce_all(*args, workers) if name == 'stic' else reproduce_part(name, *args)
 

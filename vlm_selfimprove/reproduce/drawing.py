@@ -441,7 +441,8 @@ def headroom_markdown(
 # %% ../../nbs/reproduce/84_drawing.ipynb #84ed0002
 _PART = dict(main='main', control='controls', tab01='tables', tab02='tables', tab03='tables',
              seven='tables', fig06='tables')  # first word of a claim's key -> part that makes it
-SVP_PARTS = ()  # parts beside SVP's headlines: the first word after 'svp_' of what they make
+# parts beside SVP's headlines: the first word after 'svp_' in the name of what they make
+SVP_PARTS = 'tab08', 'tab09', 'scores', 'rival', 'samples', 'iterations', 'size', 'detector'
 
 def command_for(
     name:str, # of a result, for example 'stic_fig05_shipped'
