@@ -1,4 +1,4 @@
-"`vlmsi reproduce stic` runs from nothing on its smallest settings, writes every result, and a second call only reads."
+"`vlmsi reproduce stic` and `svp` run from nothing on their smallest settings, write every result, and a second call only reads."
 import contextlib, json, shutil, subprocess, sys, time
 import pytest
 from conftest import ROOT, tracked
@@ -6,21 +6,23 @@ from execnb.nbio import read_nb
 from execnb.shell import CaptureShell
 from vlm_selfimprove.reproduce.claims import FIELDS, code_key, read_result, read_results
 from vlm_selfimprove.reproduce.drawing import claim_and_base
-from vlm_selfimprove.reproduce.ledger import PAGE_OF, PAPER_PAGES
+from vlm_selfimprove.reproduce.ledger import PAGE_OF, PAPERS
 from vlm_selfimprove.reproduce.studies import STUDIES
+from vlm_selfimprove.reproduce.svp import SVP_AMOUNTS, SVP_CLAIMS, TRAININGS
 from vlm_selfimprove.reproduce.tables import CLAIMS, CONTROLLED, FIGURES, GAINS, SETTINGS
 
 RESULTS = ROOT/'nbs/papers/results'
 PAGES = sorted(p for p in tracked('nbs/papers/*.ipynb'))
 
 
-def reproduce(out, *more):
+def reproduce(out, *more, paper='stic'):
     t = time.time()
     code = 'import sys; from vlm_selfimprove.app.cli import main; sys.exit(main())'
-    command = [sys.executable, '-c', code, 'reproduce', 'stic', '--smoke', '--out', str(out), *more]
+    command = [sys.executable, '-c', code, 'reproduce', paper, '--smoke', '--out', str(out), *more]
     p = subprocess.run(command, capture_output=True, text=True)
     assert p.returncode == 0, p.stderr[-2000:]
-    return {f.stem.removeprefix('stic_'): read_result(f) for f in sorted((out/'results').glob('*.json'))}, time.time() - t
+    found = {f.stem.removeprefix('stic_'): read_result(f) for f in sorted((out/'results').glob(f'{paper}_*.json'))}
+    return found, time.time() - t
 
 
 def numbers(results): return {k: {x: v[x] for x in ('compared', 'verdict', 'settings', 'items')} for k, v in results.items()}
@@ -49,6 +51,12 @@ def smoke(tmp_path_factory):
     return out, first, full, seconds
 
 
+@pytest.fixture(scope='module')
+def second(smoke):
+    "SVP, everything, beside STIC's results: folder, results, seconds."
+    return smoke[0], *reproduce(smoke[0], '--full', paper='svp')
+
+
 def test_smoke(smoke, capsys):
     "Headlines in a few minutes; `--full` goes on from there, keeps what was made, and adds the rest."
     _, first, full, seconds = smoke
@@ -59,6 +67,20 @@ def test_smoke(smoke, capsys):
     trained = [k for k, r in first.items() if any(not who.startswith('base ') for c in r['compared'].values() for who in c['of'])]
     assert len(trained) == len(first) - 1 and all(first[k]['adapters'] for k in trained), 'whose adapters, and how to make them again'
     assert all('vlmsi reproduce' in a['command'] and len(a['sha256']) == 64 for r in full.values() for a in r['adapters'].values())
+
+
+def test_second(second, capsys):
+    "SVP's headlines and studies: each claim of the ledger has a result; a second call only reads."
+    out, full, seconds = second
+    assert {claim_and_base(k)[0] for k in full} == {k for k in PAGE_OF if k.startswith('svp_')}
+    made = {p: p.stat().st_mtime_ns for p in out.glob('svp-*/**/*.safetensors')}
+    again, sooner = reproduce(out, paper='svp')
+    with capsys.disabled(): print(f'\n  reproduce svp --smoke --full: {seconds:.0f} s, headlines read again: {sooner:.0f} s')
+    assert len(made) >= len(TRAININGS) and made == {p: p.stat().st_mtime_ns for p in made}
+    assert numbers(again) == numbers(full)
+    of_samples = {f'svp_{k}_shipped' for k in ('absent', 'there', 'ranks', 'truth')}
+    headlines = {f'svp_{k}_shipped' for k in SVP_CLAIMS}
+    assert all(full[k]['adapters'] for k in headlines - of_samples) and headlines <= set(full)
 
 
 def said_by(page, home):
@@ -77,15 +99,15 @@ def papers(tmp_path):
     return tmp_path
 
 
-def test_pages_draw_results(smoke, papers):
-    "Every page of the paper, with a result for everything it shows: none waits, none fails."
+def test_pages_draw_results(smoke, second, papers):
+    "Every page of the papers, with a result for everything it shows: none waits, none fails."
     shutil.copytree(smoke[0]/'results', papers/'papers/results')
     for page in PAGES:
         said, waits = said_by(page, papers)
         assert not waits and any(kind in said for kind in ('svg', 'text/markdown', 'text/html')), page.name
 
 
-@pytest.mark.parametrize('name', ['index', 'stic/tab01_gains', 'stic/losses', 'stic/like_for_like'])
+@pytest.mark.parametrize('name', ['index', 'stic/tab01_gains', 'stic/losses', 'stic/like_for_like', 'svp/tab03_benchmarks'])
 def test_pages_wait_for_results(name, papers):
     "Without any result a page opens, and says in one line what makes it."
     assert said_by(ROOT/f'nbs/papers/{name}.ipynb', papers)[1] == 1
@@ -93,11 +115,12 @@ def test_pages_wait_for_results(name, papers):
 
 def test_the_ledger_is_as_long_as_the_code():
     "Each claim and study has its page and its place; the paper's claims are those that a stranger would look for."
-    assert {claim_and_base(k)[0] for k in HEADLINES | REST} == set(PAGE_OF)
-    assert {f"{p.parent.name}/{p.name}" for p in PAGES} >= {v for v in PAGE_OF.values() if v.startswith('stic/')}
-    assert len(PAPER_PAGES) > 15
+    assert {claim_and_base(k)[0] for k in HEADLINES | REST} == {k for k in PAGE_OF if not k.startswith('svp_')}
+    assert {f"{p.parent.name}/{p.name}" for p in PAGES} >= set(PAGE_OF.values())
+    assert all(len(pages) > 15 for pages in PAPERS.values())
 
 
+EXPLORATORY = ()  # claims of one training seed, which their pages call exploratory
 COMMITTED = sorted(RESULTS.glob('*.json'))
 
 
@@ -106,10 +129,11 @@ def test_committed_results(path):
     "Each is what its items' scores say, and on the settings and seeds of the claims."
     r = read_result(path)  # computes effect, interval and verdict again
     assert all(k in r for k in FIELDS) and r['name'] == path.stem
-    assert path.stem.removeprefix('stic_') in HEADLINES | REST
-    assert r['settings']['images'] in (SETTINGS['images'], SETTINGS['images'] // 4), 'other settings than those of the claims'
+    assert claim_and_base(path.stem)[0] in PAGE_OF
+    amounts = [SVP_AMOUNTS['images']] if r['paper'] == 'SVP' else [SETTINGS['images'], SETTINGS['images'] // 4]
+    assert r['settings']['images'] in amounts, 'other settings than those of the claims'
     assert set(r['seeds']) <= set(SETTINGS['seeds'])
-    if r['form'] != 'study': assert len(r['seeds']) >= 3
+    if r['form'] != 'study' and r['name'] not in EXPLORATORY: assert len(r['seeds']) >= 3
 
 
 def test_no_result_is_stale():

@@ -56,7 +56,7 @@ def marker_handle(
 # %% ../../nbs/reproduce/84_drawing.ipynb #f2a53eec
 STANDS_FOR = dict(science='ScienceQA', text='TextVQA', chart='ChartQA', open='LLaVA-Bench',
                   abilities='MMBench', integrated='MM-Vet', math='MathVista')
-BASES = dict(shipped='shipped base', weak='weaker base', bases='two bases, one against the other')
+BASES = dict(shipped='shipped base', weak='weaker base', large='larger base', bases='two bases, one against the other')
 COMPARED = dict(
     main_objects='object F1', main_facts='fact F1', main_vqa='questions, both direct',
     main_dar='questions, both describing first',
@@ -94,7 +94,47 @@ COMPARED = dict(
     svp_careful='captions, careful prompt → SVP', svp_empty='captions, empty context → SVP',
     svp_others="captions, another image's boxes → SVP",
     svp_absent='absent objects named, alone → with boxes', svp_there='objects named, alone → with boxes',
-    svp_ranks='S and Δ rank alike', svp_truth='S ranks by truth')
+    svp_ranks='S and Δ rank alike', svp_truth='S ranks by truth',
+    svp_samples_recall='objects named, fewer → more images',
+    svp_samples_pope='POPE F1, fewer → more images',
+    svp_iterations_two='objects named, one → two rounds',
+    svp_iterations_three='objects named, base → three rounds',
+    svp_iterations_flat='objects named, two → three rounds',
+    svp_iterations_flat_captions='captions, two → three rounds',
+    svp_iterations_guide='who guides later rounds',
+    svp_size_reach='POPE F1, larger plain → smaller with SVP',
+    svp_size_gain='POPE F1, base → SVP, 1,000 scenes',
+    svp_detector_worst='captions, no detector → the worst',
+    svp_detector_quality='how good the detector must be',
+    svp_scores_kept='fact F1 of what is kept, drawn blindly → by S',
+    svp_scores_trained='fact F1 after training, drawn blindly → by S',
+    svp_scores_likely='fact F1 of what is kept, by S → most likely',
+    svp_scores_rho='scores and truth, rank correlation', svp_scores_nats='what S pays for',
+    svp_scores_conditions='when S would choose well',
+    svp_tab08_match='match of image and text, alone → with boxes, no training',
+    svp_tab08_facts='fact F1, alone → with boxes, no training',
+    svp_tab08_others="match, another image's boxes → its own, no training",
+    svp_tab08_empty='match, empty context → boxes, no training',
+    svp_tab08_careful='match, careful prompt → boxes, no training',
+    svp_tab08_training='fact F1, boxes without training → training without boxes',
+    svp_tab08_after='fact F1 after SVP, alone → with boxes',
+    svp_tab08_drawn='drawn pictures, alone → with boxes, no training',
+    svp_tab09_gain='referring on all splits, base → SVP',
+    svp_tab09_twofold='referring on all splits, twice the base → SVP',
+    svp_tab09_blind='referring on all splits, base → trained without grounding',
+    svp_tab09_queries='referring on all splits, without → with visual queries',
+    svp_rival_dpo_pope='POPE F1, DPO → SVP', svp_rival_vcd_pope='POPE F1, contrastive decoding → SVP',
+    svp_rival_csr_pope='POPE F1, self-rewarding → SVP',
+    svp_rival_csr2_pope='POPE F1, self-rewarding twice → SVP',
+    svp_rival_csr_recall='objects named, self-rewarding → SVP',
+    svp_rival_csr2_recall='objects named, self-rewarding twice → SVP',
+    svp_rival_vcd_captions='captions, contrastive decoding → SVP',
+    svp_rival_csr_captions='captions, self-rewarding → SVP',
+    svp_rival_csr2_captions='captions, self-rewarding twice → SVP',
+    svp_rival_star_pope='POPE F1, right answers as hints → SVP',
+    svp_rival_star_captions='captions, right answers as hints → SVP',
+    svp_rival_svp_vcd='POPE F1, SVP → with contrastive decoding',
+    svp_rival_table='rivals in one table')
 
 def claim_and_base(
     name:str, # of a result, for example 'stic_fig05_shipped' or 'main_shipped_facts'
@@ -453,6 +493,7 @@ def command_for(
     other = {'shipped': '', 'bases': '', 'weak': ' --model micro-weak --label weak'}
     if first == 'svp':
         part = f'svp.{rest[0]}' if rest[0] in SVP_PARTS else 'svp'
+        if part == 'svp.size': base = 'shipped'  # it measures all bases
         return f"vlmsi reproduce {part}{other.get(base, f' --label {base}')}"
     part = 'gains' if base == 'weak' and first.startswith('tab') else _PART.get(first, first)
     if base == 'bases': part = 'bases'

@@ -47,15 +47,33 @@ SVP_PAPER_PAGES = dict(
     **dict.fromkeys(('svp_feedback', 'svp_grounding', 'svp_scoring', 'svp_queries'),
                     SVP_PAGE('tab06_components')),
     svp_dpo=SVP_PAGE('tab07_dpo'),
+    **dict.fromkeys((f'svp_tab08_{k}' for k in ('match', 'facts', 'drawn')), SVP_PAGE('tab08_inference')),
+    **dict.fromkeys((f'svp_tab09_{k}' for k in ('gain', 'twofold', 'blind', 'queries')),
+                    SVP_PAGE('fig10_referring')),
+    **dict.fromkeys((f'svp_iterations_{k}' for k in ('two', 'three', 'flat', 'flat_captions')),
+                    SVP_PAGE('fig11_iterations')),
+    **dict.fromkeys((f'svp_samples_{k}' for k in ('recall', 'pope')), SVP_PAGE('fig12_sample_size')),
+    **dict.fromkeys(('svp_size_gain', 'svp_size_reach'), SVP_PAGE('fig22_sizes')),
+    **dict.fromkeys((f'svp_rival_{k}' for k in ('dpo_pope', 'vcd_pope', 'csr_pope', 'csr2_pope',
+                                                 'csr_recall', 'csr2_recall')), SVP_PAGE('tab01_methods')),
     **dict.fromkeys(('svp_absent', 'svp_there', 'svp_ranks'), SVP_PAGE('fig13_groundable')))
 SVP_FAIR_PAGES = dict(
     **dict.fromkeys(('svp_careful', 'svp_empty', 'svp_others'), SVP_PAGE('boxes_or_prompt')),
-    svp_truth=SVP_PAGE('fig13_groundable'))
+    svp_truth=SVP_PAGE('fig13_groundable'),
+    **dict.fromkeys((f'svp_tab08_{k}' for k in ('others', 'empty', 'careful', 'training', 'after')),
+                    SVP_PAGE('tab08_inference')),
+    **dict.fromkeys((f'svp_scores_{k}' for k in ('kept', 'trained', 'likely', 'rho', 'nats', 'conditions')),
+                    SVP_PAGE('which_score')),
+    **dict.fromkeys(('svp_detector_worst', 'svp_detector_quality'), SVP_PAGE('detector_quality')),
+    svp_iterations_guide=SVP_PAGE('fig11_iterations'),
+    **dict.fromkeys((f'svp_rival_{k}' for k in ('vcd_captions', 'csr_captions', 'csr2_captions', 'svp_vcd',
+                                                 'table')), SVP_PAGE('tab01_methods')),
+    **dict.fromkeys(('svp_rival_star_pope', 'svp_rival_star_captions'), SVP_PAGE('fig27_star')))
 GROUPS = {'STIC: claims of the paper': PAPER_PAGES,
           'STIC: like for like, and without the main ingredient': FAIR_PAGES,
           'STIC: our own studies': OWN_PAGES,
           'SVP: claims of the paper': SVP_PAPER_PAGES,
-          'SVP: boxes or prompt, score or truth': SVP_FAIR_PAGES}
+          'SVP: like for like, and our own studies': SVP_FAIR_PAGES}
 PAGE_OF = {key: page for pages in GROUPS.values() for key, page in pages.items()}
 PAPERS = dict(STIC=PAPER_PAGES, SVP=SVP_PAPER_PAGES)  # whose claims are corrected and counted together
 
