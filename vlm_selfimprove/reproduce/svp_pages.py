@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['SVP_TABLE3', 'SVP_TABLE6', 'SVP_TABLE7', 'SVP_TABLE4', 'SVP_TABLE5', 'SVP_TABLE9', 'TEN_COLUMNS', 'LOOKS',
-           'SVP_AT_PAPER_SCALE', 'Kept', 'kept', 'svp_change', 'level_row', 'change_row', 'svp_table', 'levels_panels',
-           'steps_figure', 'shares_figure', 'svp_cost_markdown', 'svp_common_markdown', 'svp_controls_markdown']
+           'SVP_AT_PAPER_SCALE', 'Kept', 'kept', 'svp_change', 'level_row', 'change_row', 'svp_table', 'table9_html',
+           'levels_panels', 'steps_figure', 'shares_figure', 'svp_cost_markdown', 'svp_common_markdown',
+           'svp_controls_markdown', 'objects_markdown']
 
 # %% ../../nbs/reproduce/98_svp_pages.ipynb #d8903573
 import textwrap
@@ -181,6 +182,22 @@ def svp_table(
     return side_by_side(list(columns), labels, blocks)
 
 # %% ../../nbs/reproduce/98_svp_pages.ipynb #2b858379
+def table9_html(
+    k:Kept, # of the study of referring
+) -> str: # html
+    "Table 9: sets as rows, models as columns; a star where the difference from the base is beyond its interval."
+    columns = ['base', 'w/o g', 'Δ: SVP\n(C)', 'Δ: SVP\n(CVQ)', 'S: SVP\n(C)', 'S: SVP\n(CVQ)']
+    def cell(who, part):
+        c = svp_change(k, 'base', who, 'refer', [part])
+        return f"{100 * c['after']:.1f}{'*' * (c['lo'] > 0 or c['hi'] < 0)}"
+    rows = [((part,), (cell('base', part), cell('no grounding', part), None, None,
+                       cell('SVP(C)', part), cell('SVP(CVQ)', part))) for part in k.scores['base refer']]
+    theirs = [((part,), v) for part, v in SVP_TABLE9.items()]
+    return side_by_side(columns, ['set'], [
+        dict(title='The paper: Table 9, LLaVA-1.6-7b', theirs=True, rows=theirs),
+        dict(title='Ours', theirs=False, rows=rows)])
+
+# %% ../../nbs/reproduce/98_svp_pages.ipynb #f8a9b6d7
 LOOKS = { # who -> colour, marker
     'base': ('grey', 'o'), 'no grounding': ('yellow', 'v'), 'random choice': ('green', '^'),
     'SVP(C)': ('blue', 's'), 'SVP(CVQ)': ('orange', 'D'), 'DPO': ('yellow', 'X')}
@@ -215,7 +232,7 @@ def levels_panels(
     fig.legend(handles=[*handles, ticks], loc='outside lower center', ncols=2, handletextpad=.3)
     return fig
 
-# %% ../../nbs/reproduce/98_svp_pages.ipynb #f8a9b6d7
+# %% ../../nbs/reproduce/98_svp_pages.ipynb #29b01006
 def _steps(ax, k, measure, names, against): # a line a training
     levels = [svp_change(k, against, who, measure) for who in names.values()]
     for y, c in enumerate(levels):
@@ -252,7 +269,7 @@ def steps_figure(
                title_fontsize=9, handletextpad=.3)
     return fig
 
-# %% ../../nbs/reproduce/98_svp_pages.ipynb #29b01006
+# %% ../../nbs/reproduce/98_svp_pages.ipynb #0addfa53
 def shares_figure(
     panels:dict, # title -> name -> (trainings, images) values
     xlabel:dict, # title -> what the values are
@@ -274,10 +291,10 @@ def shares_figure(
         ax.set_title(title, pad=6 + 12 * len(groups))
     return fig
 
-# %% ../../nbs/reproduce/98_svp_pages.ipynb #0addfa53
+# %% ../../nbs/reproduce/98_svp_pages.ipynb #7ef498f2
 SVP_AT_PAPER_SCALE = '''
 At paper scale: `vlmsi svp --recipe svp_llava16_7b --images FOLDER --instructions ROWS.jsonl`, then lmms-eval on
-the adapter. The paper used eight A100; one accelerator of 40 GB or more makes 40,000 generations of some 200 words.'''
+the adapter. The paper used eight A100; one accelerator of 40 GB or more makes the 40,000 descriptions.'''
 
 def svp_cost_markdown(
     rs:list, # results
@@ -312,3 +329,14 @@ def svp_controls_markdown(
     each = {name: below(r, 'measures') for name, r in results.items()}
     lines = [f"| {name} | {' | '.join(pooled(of[m]) for m in measures.values())} |" for name, of in each.items()]
     return '\n'.join([f"| | {' | '.join(measures)} |", '|---' * (len(measures) + 1) + '|', *lines])
+
+def objects_markdown(
+    results:dict, # name -> result, from `page_results`: there and absent
+) -> str: # markdown, a line a kind of object
+    "Objects named a description without boxes and with them, and the change with its interval."
+    def line(what):
+        c = next(r['compared']['claim'] for name, r in results.items() if f'_{what}_' in name)
+        change = '{effect:+.2f} [{lo:+.2f}, {hi:+.2f}]'.format(**c)
+        return f"| {what} | {c['before']:.2f} | {c['after']:.2f} | {change} |"
+    return '\n'.join(['| objects named a description | without boxes | with boxes | change |', '|---|---|---|---|',
+                      *map(line, ('there', 'absent'))])
