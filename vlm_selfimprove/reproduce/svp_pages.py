@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SVP_TABLE3', 'SVP_TABLE6', 'SVP_TABLE7', 'SVP_TABLE4', 'SVP_TABLE5', 'SVP_TABLE9', 'TEN_COLUMNS', 'LOOKS',
-           'SVP_AT_PAPER_SCALE', 'Kept', 'kept', 'svp_change', 'level_row', 'change_row', 'svp_table', 'table9_html',
-           'levels_panels', 'steps_figure', 'shares_figure', 'svp_cost_markdown', 'svp_common_markdown',
+           'SVP_AT_PAPER_SCALE', 'Kept', 'kept', 'svp_change', 'level_row', 'change_row', 'as_printed', 'svp_table',
+           'table9_html', 'levels_panels', 'steps_figure', 'shares_figure', 'svp_cost_markdown', 'svp_common_markdown',
            'svp_controls_markdown', 'objects_markdown']
 
 # %% ../../nbs/reproduce/98_svp_pages.ipynb #d8903573
@@ -124,9 +124,10 @@ def svp_change(
     after:str, # who
     measure:str, # for example 'cider'
     parts=(), # of it; default: all
+    stat:str='', # a key of `STATS`; default: as results compare it
 ) -> dict: # as `change_of`
     "The change of a measure from one training to another."
-    how = {x: v for x, v in k.how.get(measure, {}).items() if x == 'stat'}
+    how = dict(stat=stat) if stat else {x: v for x, v in k.how.get(measure, {}).items() if x == 'stat'}
     return compare_scores(k.scores, f'{before} {measure}', f'{after} {measure}', parts, how)
 
 # %% ../../nbs/reproduce/98_svp_pages.ipynb #20759f8c
@@ -141,24 +142,31 @@ TEN_COLUMNS = { # the paper's column -> measure, part; the last four are not in 
 def level_row(
     k:Kept, # of a page
     who:str, # for example 'SVP(C)'
-    columns, # of (measure, part); None: the paper's alone
+    columns, # of (measure, part) or (measure, part, stat); None: the paper's alone
 ) -> tuple: # percent, CIDEr times 100; None where nothing was measured
     "One row of our tables: the mean over training seeds."
-    there = lambda m: f'{who} {m}' in k.scores
-    at = lambda m, part: 100 * svp_change(k, who, who, m, [part])['after'] if there(m) else None
+    def at(m, part, *stat):
+        return 100 * svp_change(k, who, who, m, [part], *stat)['after'] if f'{who} {m}' in k.scores else None
     return tuple(at(*c) if c else None for c in columns)
 
 def change_row(
     k:Kept, # of a page
     before:str, # who
     after:str, # who
-    columns, # of (measure, part); None: the paper's alone
+    columns, # of (measure, part) or (measure, part, stat); None: the paper's alone
 ) -> tuple: # text; a star where the whole interval lies on one side of zero
     "Changes in points below a row."
-    def at(m, part):
-        c = svp_change(k, before, after, m, [part])
+    def at(m, part, *stat):
+        if f'{after} {m}' not in k.scores: return None
+        c = svp_change(k, before, after, m, [part], *stat)
         return f"{100 * c['effect']:+.1f}{'*' * (c['lo'] > 0 or c['hi'] < 0)}"
     return tuple(at(*c) if c else None for c in columns)
+
+def as_printed(
+    values:tuple, # of the paper; None where it has none
+) -> list: # text with two decimals
+    "The paper's numbers to its own digits."
+    return [None if v is None else f'{v:.2f}' for v in values]
 
 def svp_table(
     columns:dict, # the paper's column -> (measure, part); None: not measured here
@@ -168,7 +176,7 @@ def svp_table(
 ) -> str: # html
     "A table in the paper's layout, its rows above ours."
     tuple_of = lambda x: x if isinstance(x, tuple) else (x,)
-    wide = lambda v: (*v, *[None] * (len(columns) - len(v)))
+    wide = lambda v: (*as_printed(v), *[None] * (len(columns) - len(v)))
     blocks = [dict(title=t, theirs=True, rows=[(tuple_of(x), wide(v)) for x, v in rows.items()])
               for t, rows in paper.items()]
     for title, (k, names) in ours.items():
@@ -192,7 +200,7 @@ def table9_html(
         return f"{100 * c['after']:.1f}{'*' * (c['lo'] > 0 or c['hi'] < 0)}"
     rows = [((part,), (cell('base', part), cell('no grounding', part), None, None,
                        cell('SVP(C)', part), cell('SVP(CVQ)', part))) for part in k.scores['base refer']]
-    theirs = [((part,), v) for part, v in SVP_TABLE9.items()]
+    theirs = [((part,), as_printed(v)) for part, v in SVP_TABLE9.items()]
     return side_by_side(columns, ['set'], [
         dict(title='The paper: Table 9, LLaVA-1.6-7b', theirs=True, rows=theirs),
         dict(title='Ours', theirs=False, rows=rows)])
@@ -201,6 +209,10 @@ def table9_html(
 LOOKS = { # who -> colour, marker
     'base': ('grey', 'o'), 'no grounding': ('yellow', 'v'), 'random choice': ('green', '^'),
     'SVP(C)': ('blue', 's'), 'SVP(CVQ)': ('orange', 'D'), 'DPO': ('yellow', 'X')}
+
+def _ticks(axs): # -> entry of the legend, where ticks are drawn
+    drawn = any(line.get_marker() == '|' for ax in axs.flat for line in ax.lines)
+    return [marker_handle('|', PALETTE['grey'], 'each training seed', ms=6)] * drawn
 
 def _dots(ax, k, lines, whos): # a line a benchmark
     for y, (measure, part) in enumerate(lines.values()):
@@ -228,8 +240,7 @@ def levels_panels(
         _dots(ax, k, lines, whos)
         ax.set(title=title, xlabel=xlabel)
     handles = [marker_handle(LOOKS[who][1], PALETTE[LOOKS[who][0]], who, ms=5) for who in whos]
-    ticks = marker_handle('|', PALETTE['grey'], 'each training seed', ms=6)
-    fig.legend(handles=[*handles, ticks], loc='outside lower center', ncols=2, handletextpad=.3)
+    fig.legend(handles=[*handles, *_ticks(axs)], loc='outside lower center', ncols=2, handletextpad=.3)
     return fig
 
 # %% ../../nbs/reproduce/98_svp_pages.ipynb #29b01006
@@ -237,7 +248,7 @@ def _steps(ax, k, measure, names, against): # a line a training
     levels = [svp_change(k, against, who, measure) for who in names.values()]
     for y, c in enumerate(levels):
         same = list(names.values())[y] == against
-        color = 'grey' if same or c['lo'] <= 0 <= c['hi'] else 'blue' if c['lo'] > 0 else 'orange'
+        color = 'blue' if c['lo'] > 0 else 'orange' if c['hi'] < 0 else 'grey'
         ends = [100 * (c['before'] + c[e]) for e in ('lo', 'hi')]
         if not same: ax.plot(ends, [y, y], lw=2, color=PALETTE[color])
         ax.plot(100 * c['after'], y, 's' if same else 'o', ms=5, color=PALETTE[color])
@@ -261,12 +272,11 @@ def steps_figure(
     for ax, (title, measure) in zip(axs[:, 0], measures.items()):
         _steps(ax, k, measure, names, against)
         ax.set_title(title)
-    said = {against: ('s', 'grey', f'{against}, which the others are held against'), 'up': ('o', 'blue', 'above it'),
-            'down': ('o', 'orange', 'below it'), 'same': ('o', 'grey', 'interval holds it')}
-    handles = [marker_handle(m, PALETTE[c], text, ms=5) for m, c, text in said.values()]
-    handles.append(marker_handle('|', PALETTE['grey'], 'each training seed', ms=6))
-    fig.legend(handles=handles, loc='outside lower left', ncols=1, title='bars: 95 % interval of the difference',
-               title_fontsize=9, handletextpad=.3)
+    said = (('s', 'grey', against), ('o', 'grey', 'not told apart from it'), ('o', 'blue', 'above it'),
+            ('o', 'orange', 'below it'))
+    handles = [marker_handle(m, PALETTE[c], text, ms=5) for m, c, text in said]
+    fig.legend(handles=[*handles, *_ticks(axs)], loc='outside lower center', ncols=2, handletextpad=.3,
+               title='bars: 95 % interval of the difference', title_fontsize=9)
     return fig
 
 # %% ../../nbs/reproduce/98_svp_pages.ipynb #0addfa53
@@ -287,8 +297,8 @@ def shares_figure(
             ax.stairs(share, edges, color=PALETTE[color], ls=line, lw=1.6, label=said)
             ax.axvline(v.mean(), color=PALETTE[color], ls=line, lw=.8)
         ax.set(title=title, xlabel=xlabel[title], ylabel='% of images')
-        ax.legend(loc='lower left', bbox_to_anchor=(0, 1.12), borderaxespad=0)
-        ax.set_title(title, pad=6 + 12 * len(groups))
+        ax.set_ylim(0, ax.get_ylim()[1] * (1.1 + .17 * len(groups)))
+        ax.legend(loc='upper left', borderaxespad=0, handlelength=1.6)
     return fig
 
 # %% ../../nbs/reproduce/98_svp_pages.ipynb #7ef498f2
