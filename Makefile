@@ -26,7 +26,7 @@ demo: venv
 
 test: venv
 	$(BIN)/nbdev_test --n_workers 2 --timing
-	$(BIN)/pytest -q tests
+	$(BIN)/pytest -q -n 2 --dist loadfile --no-loadscope-reorder tests
 
 torture: venv  # an hour of kills, damaged folders and hostile files
 	$(BIN)/python tests/torture.py

@@ -34,6 +34,12 @@ def tracked(*patterns):
     return [ROOT/f for f in sh('git', 'ls-files', '-z', *patterns, cwd=ROOT).split('\0') if f]
 
 
+def pytest_collection_modifyitems(items):
+    "Files that take minutes come first, so that two processes end together."
+    long = 'test_reproduce', 'test_base', 'test_docs', 'test_svp'
+    items.sort(key=lambda x: long.index(x.path.stem) if x.path.stem in long else len(long))
+
+
 @pytest.fixture(scope='session')
 def notebooks():
     "Every notebook of the project."

@@ -5,17 +5,19 @@
 For a change that tidies and computes nothing else. Nothing is written unless
 
 1. every committed result carries the hash that the code of COMMIT gives it;
-2. FOLDER/results holds the main job on every base with committed results, repeated with the present code: each item's score
-   after seed 0 is the committed one.
+2. FOLDER/results holds each method's main job on every base with committed results, repeated with the present code: each item's
+   score after seed 0 is the committed one.
 
     vlmsi reproduce stic.main --seeds 1 --out FOLDER
     vlmsi reproduce stic.main --seeds 1 --out FOLDER --model micro-weak --label weak
+    vlmsi reproduce svp --seeds 1 --out FOLDER
 """
 import argparse, json, os, subprocess, sys, tarfile, tempfile
 from io import BytesIO
 from pathlib import Path
 import numpy as np
 from vlm_selfimprove.reproduce.claims import code_key, read_scores
+from vlm_selfimprove.reproduce.svp import SVP_CLAIMS
 from vlm_selfimprove.reproduce.tables import CLAIMS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -48,22 +50,32 @@ def check_old(results, commit, module):
     assert not wrong, f'not made by the code of {commit}, make them again: {wrong}'
 
 
+def main_jobs(names):
+    "The results of the main jobs on the bases that have some."
+    stic = [f'stic_main_{b}_{k}.json' for b in BASES for k in CLAIMS if f'stic_main_{b}_facts.json' in names]
+    svp = [f'svp_{k}_shipped.json' for k in SVP_CLAIMS if f'svp_{k}_shipped.json' in names]
+    assert stic or svp, 'no main job is committed: nothing to compare a repetition with'
+    return stic + svp
+
+
+def same(was, now):
+    "Are two arrays of scores the same in their first training? Seeds together keep as many images as all of them have."
+    was, now = was[0], now[0]
+    return np.array_equal(was, now[:len(was)])
+
+
 def check_repeat(results, folder):
-    "The main job has repeated item for item, with the present code."
+    "The main jobs have repeated item for item, with the present code."
     committed = {p.name: p for p in results}
-    there = [b for b in BASES if f'stic_main_{b}_facts.json' in committed]
-    assert there, 'no main job is committed: nothing to compare a repetition with'
-    for base in there:
-        for key in CLAIMS:
-            name = f'stic_main_{base}_{key}.json'
-            path = Path(folder)/'results'/name
-            old, new = results[committed[name]], json.loads(path.read_text())
-            assert new['seeds'][0] == old['seeds'][0] == 0, f'{name}: the first seed is not 0'
-            assert new['code'] == code_key(tuple(new['made_by'])), f'{name}: repeated with other code'
-            was, now = read_scores(committed[name]), read_scores(path)
-            other = [f'{who}/{k}' for who in was for k in was[who] if not np.array_equal(was[who][k][0], now[who][k][0])]
-            assert was.keys() == now.keys() and not other, f'{name}: other scores of {other}'
-            print(f'{name:40} the same, item for item')
+    for name in main_jobs(committed):
+        path = Path(folder)/'results'/name
+        old, new = results[committed[name]], json.loads(path.read_text())
+        assert new['seeds'][0] == old['seeds'][0] == 0, f'{name}: the first seed is not 0'
+        assert new['code'] == code_key(tuple(new['made_by'])), f'{name}: repeated with other code'
+        was, now = read_scores(committed[name]), read_scores(path)
+        other = [f'{who}/{k}' for who in was for k in was[who] if not same(was[who][k], now[who][k])]
+        assert not other, f'{name}: other scores of {other}'
+        print(f'{name:40} the same, item for item')
 
 
 def restamp(results):
@@ -79,7 +91,7 @@ if __name__ == '__main__':
     args.add_argument('--repeat', required=True, help='the --out of the repeated main job')
     args.add_argument('--ask', default='vlm_selfimprove.reproduce.claims', help="module of that commit's code_key")
     a = args.parse_args()
-    found = {p: json.loads(p.read_text()) for p in sorted((ROOT/'nbs/papers/results').glob('stic_*.json'))}
+    found = {p: json.loads(p.read_text()) for p in sorted((ROOT/'nbs/papers/results').glob('*.json'))}
     check_old(found, a.old, a.ask)
     check_repeat(found, a.repeat)
     restamp(found)

@@ -16,13 +16,10 @@ from fastcore.script import Param, anno_parser
 from ..data.settings import did_you_mean, printable
 
 # %% ../../nbs/app/90_cli.ipynb #90a00002
-def _shipped(): # names of the models that come with the package
-    from vlm_selfimprove.models.micro import micro_path
-    return sorted(f.parent.name for f in micro_path().parent.glob('micro*/model.safetensors'))
-
 def _models(): # names that a model is likely to have
     from vlm_selfimprove.methods.stic import RECIPES
-    return [*_shipped(), *filter(None, (make().model for make in RECIPES.values()))]
+    from vlm_selfimprove.models.micro import shipped
+    return [*shipped(), *filter(None, (make().model for make in RECIPES.values()))]
 
 def _on_hub(name): # -> True where the hub or its cache has that model, else what to say of it
     from huggingface_hub import HfApi, try_to_load_from_cache
@@ -81,8 +78,8 @@ def _settings(pairs): # ['lr=1e-4'] -> {'lr': '1e-4'}
     return {k: v for k, _, v in split}
 
 def _path(model): # the names of shipped checkpoints; everything else is taken as it is
-    from vlm_selfimprove.models.micro import micro_path
-    return str(micro_path(model)) if model in _shipped() else model
+    from vlm_selfimprove.models.micro import micro_path, shipped
+    return str(micro_path(model)) if model in shipped() else model
 
 def _rows(option, path, rejects): # rows of a file; what is left out of them is added to `rejects`
     from vlm_selfimprove.data.rows import read_rows

@@ -10,6 +10,7 @@ __all__ = ['STATS', 'f1_of_counts', 'paired_bootstrap', 'points', 'mcnemar', 're
 from functools import lru_cache
 import numpy as np
 from scipy.stats import binom, rankdata, t as student
+from .captions import bleu_of_sums
 
 # %% ../../nbs/evaluation/52_statistics.ipynb #dd67d60a
 def f1_of_counts(
@@ -60,7 +61,8 @@ def mcnemar(
 # %% ../../nbs/evaluation/52_statistics.ipynb #52ed0002
 STATS = dict( # name -> number of the mean result of items, (..., K) -> (...)
     mean=lambda m: m[..., 0],
-    f1=lambda m: 2*m[..., 0] / np.maximum(2*m[..., 0] + m[..., 1] + m[..., 2], 1e-12))
+    f1=lambda m: 2*m[..., 0] / np.maximum(2*m[..., 0] + m[..., 1] + m[..., 2], 1e-12),
+    bleu=lambda m: bleu_of_sums(m)[..., 3])  # BLEU-4 of `bleu_counts`
 
 @lru_cache(maxsize=16)
 def _draws(items, n, seed): # (1 + n, items) weights: all items alike, then n resamples

@@ -12,10 +12,11 @@ __all__ = ['SVP_PROMPTS', 'NOUNS', 'RANKS', 'SYSTEM', 'RECIPES', 'SVPRecipe', 's
 import json, shutil
 from collections import Counter
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 import numpy as np
 from ..data.images import ImageRejected, check_image, open_image
-from ..data.journal import run_stage
+from ..data.journal import read_manifest, run_stage
 from ..data.prompts import SVP_MICRO, SVP_PAPER
 from ..data.records import to_trl_sft
 from ..data.settings import check_settings
@@ -155,6 +156,12 @@ def _see(rows): # path -> image, or the reason why there is none; each opened on
 
 def _kept(vlm, made, r): return made | (dict(reject=w) if (w := said_wrong(vlm, made['text'], r)) else {})
 
+def _where_seen(fn, batch): # `fn` of the rows whose image opens, and the images; a reason for each other row
+    seen = _see(batch)
+    there = [b for b in batch if not isinstance(seen[b['path']], str)]
+    made = dict(zip((b['id'] for b in there), fn(there, seen)))
+    return [made.get(b['id']) or dict(reject=seen[b['path']]) for b in batch]
+
 def _settings(r, *keys, **more):
     return {k: getattr(r, k) for k in ('prompts', 'seed', 'round', *keys)} | more
 
@@ -224,14 +231,14 @@ def guided_samples(
     "Step 3: descriptions with the boxes at hand, resumable."
     ask = lambda b: (SYSTEM[r.prompts]['grounded']
                      + SVP_PROMPTS[r.prompts]['grounded'].format(grounding=b['context']))
-    def fn(batch):
-        seen = _see(batch)
+    def fn(batch, seen):
         asks = [dict(id=f"{b['id']}/guided", prompt=ask(b), images=[seen[b['path']]]) for b in batch]
         said = vlm.generate(asks, batch_size=r.gen_batch, **drawn_as(r))
         made = [dict(of=b['of'], k=b['k'], prior=b['text'], context=b['context'], found=b['found'], text=t)
                 for b, (t,) in zip(batch, said)]
         return [_kept(vlm, m, r) for m in made]
-    return run_stage(run, _stage(r, 'guided'), grounded, fn, _settings(r, *_SAMPLED, model=model_key),
+    each = partial(_where_seen, fn)
+    return run_stage(run, _stage(r, 'guided'), grounded, each, _settings(r, *_SAMPLED, model=model_key),
                      r.gen_batch, title='Descriptions with boxes at hand', where=dict(path='path'))
 
 # %% ../../nbs/methods/61_svp.ipynb #05ef1533
@@ -261,15 +268,15 @@ def score_samples(
 ) -> list[dict]: # the same, with image, prompt, completion, score, all of `SCORES`; tokens, kl of each
     "Step 4: how much the boxes changed what is said, resumable."
     prompts = SVP_PROMPTS[r.prompts]
-    def fn(batch):
-        seen = _see(batch)
+    def fn(batch, seen):
         row = lambda b, p: dict(id=b['id'], prompt=p, images=[seen[b['path']]])
         plain = [row(b, prompts['base']) for b in batch]
         told = [row(b, prompts['grounded'].format(grounding=b['context'])) for b in batch]
         texts = [b['text'] for b in batch]
         both = zip(batch, plain, gaps(vlm, plain, told, texts, batch_size=r.gen_batch))
         return [_scored(vlm, b, p, g, r) for b, p, g in both]
-    return run_stage(run, _stage(r, 'scored'), guided, fn, _settings(r, 'score', model=model_key), r.gen_batch,
+    each = partial(_where_seen, fn)
+    return run_stage(run, _stage(r, 'scored'), guided, each, _settings(r, 'score', model=model_key), r.gen_batch,
                      title='Scored descriptions', kind='scored', where=dict(image='path'))
 
 # %% ../../nbs/methods/61_svp.ipynb #32ffc9ff
@@ -334,18 +341,15 @@ def visual_queries(
     model_key:str='', # fingerprint of its weights
 ) -> list[dict]: # id, image, prompt, completion
     "Questions the model knows, with its own answers, resumable."
-    def fn(batch):
-        seen = _see(batch)
-        there = [b for b in batch if not isinstance(seen[b['path']], str)]
-        asks = [dict(id=b['id'], prompt=b['prompt'], images=[seen[b['path']]]) for b in there]
+    def fn(batch, seen):
+        asks = [dict(id=b['id'], prompt=b['prompt'], images=[seen[b['path']]]) for b in batch]
         said = vlm.generate(asks, max_new_tokens=r.max_new_tokens, batch_size=r.gen_batch)
-        texts = {b['id']: t for b, (t,) in zip(there, said)}
-        made = lambda b: dict(prompt=b['prompt'], text=texts[b['id']])
-        kept = [_kept(vlm, made(b), r) if b['id'] in texts else dict(reject=seen[b['path']]) for b in batch]
+        kept = [_kept(vlm, dict(prompt=b['prompt'], text=t), r) for b, (t,) in zip(batch, said)]
         return [x if 'reject' in x else dict(prompt=x['prompt'], completion=x['text']) for x in kept]
     rows = [dict(id=x['id'], of=x['id'], path=x['image'], prompt=x['prompt'], sha256=_hash_of(x))
             for x in instructions[:n]]
-    return run_stage(run, _stage(r, 'queries'), rows, fn, _settings(r, 'max_new_tokens', model=model_key),
+    each = partial(_where_seen, fn)
+    return run_stage(run, _stage(r, 'queries'), rows, each, _settings(r, 'max_new_tokens', model=model_key),
                      r.gen_batch, title='Known questions, own answers', kind='sft', where=dict(image='path'))
 
 # %% ../../nbs/methods/61_svp.ipynb #3b3606ac
@@ -365,6 +369,11 @@ def sample_round(
     with log.stage('guided'): guided = guided_samples(guide, grounded, run, r, guide_key)
     with log.stage('score'): return score_samples(vlm, guided, run, r, key)
 
+def _losses(run, r): # what each step left out, and why
+    steps = [read_manifest(run/_stage(r, k)/'manifest.json') for k in ('prior', 'grounded', 'guided', 'scored')]
+    said = lambda m: ', '.join(f'{n} × {why}' for why, n in m['reasons'].items())
+    return '; '.join(f"{m['stage']}: {said(m)}" for m in steps if m['reasons'])
+
 def train(
     vlm:VLM, # the base
     records:list[dict], # id, path, sha256 of checked images
@@ -382,6 +391,9 @@ def train(
         with adapted(vlm, adapter) as tuned:
             scored = sample_round(tuned, tuned, detector, records, run, r, log)
             rows = kept = select(scored, run, r)
+            if not kept: raise ValueError(
+                f'{run}: no description is left in round {r.round + 1}, so there is nothing to learn '
+                f'({_losses(run, r)})')
             if instructions:
                 with log.stage('queries'):
                     rows = kept + visual_queries(tuned, instructions, len(kept), run, r, weights_key(tuned))
