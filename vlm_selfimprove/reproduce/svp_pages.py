@@ -13,6 +13,7 @@ import textwrap
 from dataclasses import dataclass
 import matplotlib.pyplot as plt
 import numpy as np
+from ..evaluation.captions import bleu_of
 from .claims import below, compare_scores, read_scores, results_folder
 from .drawing import (
     AT_PAPER_SCALE, PALETTE, cost_markdown, marker_handle, pooled)
@@ -125,10 +126,9 @@ def svp_change(
     after:str, # who
     measure:str, # for example 'cider'
     parts=(), # of it; default: all
-    stat:str='', # a key of `STATS`; default: as results compare it
 ) -> dict: # as `change_of`
     "The change of a measure from one training to another."
-    how = dict(stat=stat) if stat else {x: v for x, v in k.how.get(measure, {}).items() if x == 'stat'}
+    how = {x: v for x, v in k.how.get(measure, {}).items() if x == 'stat'}
     return compare_scores(k.scores, f'{before} {measure}', f'{after} {measure}', parts, how)
 
 # %% ../../nbs/reproduce/98_svp_pages.ipynb #3b6ebe1f
@@ -140,26 +140,31 @@ TEN_COLUMNS = { # the paper's column -> measure, part; the last four are not in 
     'RefCOCO+': ('refer', 'refcoco+'), 'RefCOCOg': ('refer', 'refcocog'),
     'objects\nnamed': ('recall', 'recall')}
 
+def _bleu(k, who, part, n): # BLEU-n, mean over trainings; claims compare BLEU-4
+    return 100 * np.mean([bleu_of(counts)[n - 1] for counts in k.scores[f'{who} bleu'][part]])
+
 def level_row(
     k:Kept, # of a page
     who:str, # for example 'SVP(C)'
-    columns, # of (measure, part) or (measure, part, stat); None: the paper's alone
+    columns, # of (measure, part), of BLEU (measure, part, n); None: the paper's alone
 ) -> tuple: # percent, CIDEr times 100; None where nothing was measured
     "One row of our tables: the mean over training seeds."
-    def at(m, part, *stat):
-        return 100 * svp_change(k, who, who, m, [part], *stat)['after'] if f'{who} {m}' in k.scores else None
+    def at(m, part, n=0):
+        if f'{who} {m}' not in k.scores: return None
+        return _bleu(k, who, part, n) if n else 100 * svp_change(k, who, who, m, [part])['after']
     return tuple(at(*c) if c else None for c in columns)
 
 def change_row(
     k:Kept, # of a page
     before:str, # who
     after:str, # who
-    columns, # of (measure, part) or (measure, part, stat); None: the paper's alone
-) -> tuple: # text; a star where the whole interval lies on one side of zero
+    columns, # of (measure, part), of BLEU (measure, part, n); None: the paper's alone
+) -> tuple: # text; a star where the whole interval lies on one side of zero; BLEU-1 to 3 have no interval
     "Changes in points below a row."
-    def at(m, part, *stat):
+    def at(m, part, n=0):
         if f'{after} {m}' not in k.scores: return None
-        c = svp_change(k, before, after, m, [part], *stat)
+        if 0 < n < 4: return f'{_bleu(k, after, part, n) - _bleu(k, before, part, n):+.1f}'
+        c = svp_change(k, before, after, m, [part])
         return f"{100 * c['effect']:+.1f}{'*' * (c['lo'] > 0 or c['hi'] < 0)}"
     return tuple(at(*c) if c else None for c in columns)
 
