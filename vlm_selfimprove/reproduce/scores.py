@@ -219,7 +219,7 @@ CONDITIONS = { # name -> what the recipe changes
 _NAMES = "against another image's boxes", 'against an empty list', 'all boxes of the image'
 UNDER = (*CONDITIONS, *_NAMES)  # all conditions
 
-def _slug(name): return re.sub('[^a-z0-9]+', '-', name.lower()).strip('-')
+def _slug(name): return re.sub('[^a-z0-9]+', '-', name.replace('Δ', 'delta').lower()).strip('-')
 
 def first_images(
     rows:list[dict], # of any kind, with `of`
@@ -294,7 +294,7 @@ def under_condition(
 
 # %% ../../nbs/reproduce/92_scores.ipynb #bf756f6a
 _MAIN_JOB = {BLIND: 'random choice', 'S': 'SVP(C)'}  # way -> its name among the main job's trainings
-LEARNED_FROM = (BLIND, 'S', LIKELY, HALF, 'shortest', TRUEST)
+LEARNED_FROM = (BLIND, 'S', 'Δ', LIKELY, HALF, 'shortest', TRUEST)  # Δ for Tables 4 and 5
 
 def trained_by(
     b:Sampled, # from `one_sampling`
@@ -335,7 +335,7 @@ SCORE_CLAIMS = dict( # key -> claim
     conditions=Claim('', '', 'There is a condition under which S keeps truer descriptions than a blind draw.',
                      'study'))
 ONE_OF, SHOWN_WAYS = (2, 4, 8), ('S', LIKELY, HALF, TRUEST)
-FEW_MEASURES = 'facts', 'objects', 'recall', 'cider', 'pope'  # of trained models
+FEW_MEASURES = 'facts', 'objects', 'recall', 'cider', 'rouge', 'bleu', 'pope'  # of trained models
 
 def disagreement(
     rows:list[dict], # from `with_truth`

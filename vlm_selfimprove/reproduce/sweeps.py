@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SWEEP_AMOUNTS', 'SWEEP_SMALL', 'HERE_SWEEPS', 'SWEPT', 'GUIDES', 'ROUND_CLAIMS', 'SIZED', 'DETECTORS', 'WORST',
-           'first_images', 'with_log', 'swept_measure', 'swept_base', 'measured_after', 'Swept', 'swept_scores',
+           'fewer_images', 'with_log', 'swept_measure', 'swept_base', 'measured_after', 'Swept', 'swept_scores',
            'swept_compared', 'beside_swept', 'save_swept', 'images_swept', 'reproduce_samples', 'next_round',
            'round_notes', 'rounds_swept', 'reproduce_iterations', 'size_setup', 'sizes_swept', 'reproduce_sizes',
            'worsened', 'detector_counts', 'with_detector', 'detectors_swept', 'reproduce_detector']
@@ -38,7 +38,7 @@ SWEEP_AMOUNTS = SVP_AMOUNTS | dict(
 SWEEP_SMALL = SVP_SMALL | dict(sizes=(3, 6), some=4, rounds=3, scenes=6, seen=12)
 HERE_SWEEPS = 'reproduce.sweeps'  # what makes these results
 
-def first_images(
+def fewer_images(
     b:Sampled, # from `one_sampling`
     n:int, # images; the main job's number is the main job itself
 ) -> Sampled: # the same samples, of the first images only
@@ -156,7 +156,7 @@ def images_swept(
     b = with_log(one_sampling(setup, seed), 'samples')
     models, adapters = dict(base=swept_base(setup)), {}
     for n in setup.settings['sizes']:
-        with b.log.stage(who := f'{n} images'): adapters[who] = train_one(first_images(b, n), 'SVP(C)')
+        with b.log.stage(who := f'{n} images'): adapters[who] = train_one(fewer_images(b, n), 'SVP(C)')
         models[who] = measured_after(b, adapters[who])
     return Swept(models, adapters, {}, sum(b.log.seconds.values()))
 
@@ -212,7 +212,7 @@ def rounds_swept(
     seed:int, # of sampling and training
 ) -> Swept: # base, 'round 1', 'round 2', 'round 2, base guides' …
     "SVP(C) round after round, in two ways."
-    b = with_log(first_images(one_sampling(setup, seed), setup.settings['some']), 'iterations')
+    b = with_log(fewer_images(one_sampling(setup, seed), setup.settings['some']), 'iterations')
     base = load_vlm(setup.model)  # apart: an adapter changes the model that it is put on
     with b.log.stage('round 1'): first = train_one(b, 'SVP(C)')
     adapters, noted = {'round 1': first}, {'round 1': round_notes(b)}
@@ -368,7 +368,7 @@ def detectors_swept(
     seed:int, # of sampling and training
 ) -> Swept: # base, 'no detector', 'as it is', each of `DETECTORS`
     "SVP(C) with worse and worse detectors."
-    b = with_log(first_images(one_sampling(setup, seed), setup.settings['some']), 'detector')
+    b = with_log(fewer_images(one_sampling(setup, seed), setup.settings['some']), 'detector')
     with b.log.stage('no detector'): adapters = {'no detector': train_one(b, 'no grounding')}
     each, noted = {'as it is': b}, {}
     for name in DETECTORS: each[name] = with_detector(b, name)
