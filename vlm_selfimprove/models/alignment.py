@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TOKENS', 'CHANGES', 'Scorer', 'load_scorer', 'match', 'likeness', 'mk_scorer', 'changed', 'scorer_loss',
-           'train_scorer']
+           'train_scorer', 'told_apart', 'first_among']
 
 # %% ../../nbs/models/27_alignment.ipynb #7e19581b
 from dataclasses import dataclass, replace
@@ -205,3 +205,25 @@ def train_scorer(
         opt.step(); opt.zero_grad(); sched.step()
         if i % 50 == 0 or i == steps - 1: log(f'scorer {i}/{steps} pairs {pair:.3f} cells {told:.3f}')
     model.eval()
+
+# %% ../../nbs/models/27_alignment.ipynb #960db146
+def told_apart(
+    scorer: Scorer,  # trained
+    scenes: list[Scene],  # held out
+    seed: int = 0,  # of what is changed
+) -> dict:  # one of `CHANGES` -> share
+    "True descriptions against slightly false ones of the same image, by what is false."
+    rng, images = np.random.default_rng(seed), [render(s) for s in scenes]
+    good = match(scorer, images, [truth(s) for s in scenes])
+    bad = lambda k: match(scorer, images, [describe(s.place, changed(s, rng, k)) for s in scenes])
+    return {k: float((good > bad(k)).mean()) for k in CHANGES}
+
+def first_among(
+    scorer: Scorer,  # trained; `SiglipModel`
+    scenes: list[Scene],  # held out, all at once
+) -> float:  # share of images whose own text is first
+    "Retrieval: which of all texts fits an image best?"
+    x = scorer.processor(images=[render(s) for s in scenes], text=[truth(s) for s in scenes], padding='max_length',
+                         truncation=True, return_tensors='pt')
+    with torch.no_grad(): best = scorer.model(**x).logits_per_image.argmax(1)
+    return float((best == torch.arange(len(scenes))).float().mean())
