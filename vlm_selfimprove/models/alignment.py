@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TOKENS', 'CHANGES', 'Scorer', 'load_scorer', 'match', 'likeness', 'mk_scorer', 'changed', 'scorer_loss',
-           'train_scorer', 'told_apart', 'first_among']
+           'train_scorer', 'tells_apart', 'first_among']
 
 # %% ../../nbs/models/27_alignment.ipynb #7e19581b
 from dataclasses import dataclass, replace
@@ -207,7 +207,7 @@ def train_scorer(
     model.eval()
 
 # %% ../../nbs/models/27_alignment.ipynb #960db146
-def told_apart(
+def tells_apart(
     scorer: Scorer,  # trained
     scenes: list[Scene],  # held out
     seed: int = 0,  # of what is changed

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['INFERENCE_AMOUNTS', 'SCORER', 'HERE_INFERENCE', 'CONTROLS_INFERENCE', 'MEASURES_INFERENCE', 'INFERENCE_CLAIMS',
-           'described', 'asked_otherwise', 'described_scores', 'said_inference', 'inference_scores',
+           'two_ways', 'asked_otherwise', 'described_scores', 'said_inference', 'inference_scores',
            'reproduce_inference']
 
 # %% ../../nbs/reproduce/94_inference.ipynb #2fc57094
@@ -31,7 +31,7 @@ SCORER = 'micro-scorer'  # what says how well a text fits an image
 HERE_INFERENCE = 'reproduce.inference'  # what makes these results
 
 # %% ../../nbs/reproduce/94_inference.ipynb #ab68efda
-def described(
+def two_ways(
     vlm:VLM, # perhaps with an adapter
     detector:Detector, # any
     rows:list[dict], # scenes
@@ -47,7 +47,7 @@ CONTROLS_INFERENCE = ('empty context', "another image's boxes", 'true boxes', 'c
 def asked_otherwise(
     vlm:VLM, # the base
     rows:list[dict], # scenes
-    found:list[list[dict]], # boxes of each, from `described`
+    found:list[list[dict]], # boxes of each, from `two_ways`
     r:SVPRecipe, # of the run
 ) -> dict: # one of `CONTROLS_INFERENCE` -> texts
     "The same question with other contexts, or asked with care."
@@ -96,17 +96,17 @@ INFERENCE_CLAIMS = dict( # key -> claim; frozen before any number was seen
                 '(Figures 14 to 16, 18 to 20).'))
 
 # %% ../../nbs/reproduce/94_inference.ipynb #be72ad50
-def _said_by(setup, vlm, detector, rows, r, path, controls=False): # -> as `described`, kept in a file
+def _said_by(setup, vlm, detector, rows, r, path, controls=False): # -> as `two_ways`, kept in a file
     what = {k: getattr(r, k) for k in ('prompts', 'nouns', 'threshold', 'text_threshold', 'iou', 'max_new_tokens')}
     key = sha256_of([[x['id'] for x in rows], what, weights_key(vlm), detector_key(detector), controls])
     def make():
-        said = described(vlm, detector, rows, r)
+        said = two_ways(vlm, detector, rows, r)
         return dict(said=said | (asked_otherwise(vlm, rows, said['found'], r) if controls else {}))
     return cached_json(path, key, make)['said']
 
 def said_inference(
     setup:Setup, # of the reproduction
-) -> tuple: # base: as `described`, with controls; of each seed the same without; adapters; seconds
+) -> tuple: # base: as `two_ways`, with controls; of each seed the same without; adapters; seconds
     "All descriptions: of the base, and of each training; finished ones are only read."
     s, out = setup.settings, Path(setup.out)/f'svp-{setup.label}-inference'
     out.mkdir(parents=True, exist_ok=True)
