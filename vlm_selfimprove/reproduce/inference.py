@@ -91,9 +91,9 @@ INFERENCE_CLAIMS = dict( # key -> claim; frozen before any number was seen
     tab08_training=Claim('base iSVP facts', 'SVP(C) facts',
                          'What training gives without boxes, against what boxes give without training.', 'study'),
     tab08_after=Claim('SVP(C) facts', 'SVP(C) iSVP facts', 'What boxes add after training.', 'study'),
-    fig14=Claim('base drawn', 'base iSVP drawn',
-                'A picture drawn from a description is more like the image if boxes were at hand '
-                '(Figures 14 to 16, 18 to 20).'))
+    tab08_drawn=Claim('base drawn', 'base iSVP drawn',
+                      'A picture drawn from a description is more like the image if boxes were at hand '
+                      '(Figures 14 to 16, 18 to 20).'))
 
 # %% ../../nbs/reproduce/94_inference.ipynb #be72ad50
 def _said_by(setup, vlm, detector, rows, r, path, controls=False): # -> as `two_ways`, kept in a file
