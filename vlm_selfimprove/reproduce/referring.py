@@ -16,7 +16,7 @@ from ..evaluation.ten import (
 from ..models.vlm import VLM, adapted, weights_key
 from .claims import Claim, result, result_settings
 from .svp import (
-    SVP_AMOUNTS, SVP_SMALL, one_sampling, recipe_of, train_one)
+    SVP_AMOUNTS, SVP_SMALL, one_sampling, recipe_of, svp_made_by, train_one)
 from .tables import Setup, adapters_of
 
 # %% ../../nbs/reproduce/97_referring.ipynb #b0fcbc26

@@ -15,12 +15,14 @@ from ..data.log import Log
 from ..data.mixture import QUESTIONS
 from ..evaluation.ten import CAPTIONED, POPE_SPLITS, measure_ten
 from ..methods import rivals, svp
+from ..models.alignment import SCORER, load_scorer, match
 from ..models.micro import micro_path
 from ..models.vlm import (
     VLM, adapted, file_hashes, load_vlm, weights_key)
 from .claims import Claim, result, result_settings
 from .svp import (
-    STAT, SVP_AMOUNTS, Sampled, base_of, one_sampling, recipe_of, ten_of, ten_scores, train_one)
+    STAT, SVP_AMOUNTS, Sampled, base_of, one_sampling, recipe_of, svp_made_by)
+from .svp import ten_of, ten_scores, train_one
 from .tables import Setup, adapters_of
 from ..world.tasks import mk_row
 
@@ -34,10 +36,9 @@ RIVAL_NAMES = (*CAPTIONED, 'pope', 'recall')  # benchmarks
 
 def shipped_relevance() -> tuple: # function of images and texts -> 0 to 1; its fingerprint
     "The scorer that comes with the package, as CSR asks it."
-    from vlm_selfimprove.models.alignment import load_scorer, match
-    scorer = load_scorer('micro-scorer')
+    scorer = load_scorer(SCORER)
     of = lambda images, texts: match(scorer, images, texts)
-    return of, sha256_of(file_hashes(micro_path('micro-scorer')))
+    return of, sha256_of(file_hashes(micro_path(SCORER)))
 
 # %% ../../nbs/reproduce/95_rivals.ipynb #82e018b9
 def asked_of(
@@ -227,5 +228,5 @@ def reproduce_rivals(
         parts, how = _of(claim.after.rsplit(' ', 1)[1])
         done.append(setup.save(result(
             f'svp_rival_{key}_{setup.label}', claim, scores, seeds, said, seconds, beside,
-            setup.made_by('reproduce.rivals'), adapters=mine, parts=parts, how=how, paper='SVP')))
+            svp_made_by(setup, 'reproduce.rivals', SCORER), adapters=mine, parts=parts, how=how, paper='SVP')))
     return done
