@@ -17,10 +17,19 @@ from ..models.vlm import load_vlm
 from .claims import same_code
 from .comparisons import (
     bases, everything_together, headroom, plain_runs, similarity, stopping, supervised)
+from .inference import (
+    INFERENCE_AMOUNTS, INFERENCE_SMALL, reproduce_inference)
+from .referring import (
+    REFERRING_AMOUNTS, REFERRING_SMALL, reproduce_referring)
+from .rivals import RIVAL_AMOUNTS, RIVAL_SMALL, reproduce_rivals
+from .scores import SCORES_AMOUNTS, SCORES_SMALL, reproduce_scores
 from .studies import (
     SIZES, SMALL, STUDIES, reproduce_study, run_study, study_setup)
 from .svp import (
     SVP_AMOUNTS, SVP_SMALL, base_of, measured_svp, reproduce_svp)
+from .sweeps import (
+    SWEEP_AMOUNTS, SWEEP_SMALL, reproduce_detector, reproduce_iterations, reproduce_samples)
+from .sweeps import reproduce_sizes
 from .tables import (
     FIGURES, GAINS, SETTINGS, SMOKE, Setup, controls_measured, look_of, main_runs,
     reproduce_controls, reproduce_main, reproduce_tables, stages_measured, stages_of)
