@@ -169,7 +169,7 @@ def csr(
     run:str, # folder
     r:SVPRecipe, # how many samples, how they are drawn, how is trained
     relevance, # as in `csr_rewards`
-    rounds:int=1, # the paper goes up to five
+    rounds:int=1, # SVP's paper compares itself with one to five
     pairs:int=1, # an image and round
     weight:float=.9, # as in `csr_rewards`
     first:list|None=None, # samples of the first round, where there are some
