@@ -62,7 +62,7 @@ def measures_markdown(
     return changes_table({MEASURED_WAYS[k]: c for k, c in below(r, 'measures').items()}, 'measure')
 
 # %% ../../nbs/reproduce/99_inference_pages.ipynb #0d5f0108
-def _few(im): return im.quantize(24, dither=Image.Dither.NONE)  # colours: a page holds many pictures
+def _few(im): return im.quantize(20, dither=Image.Dither.NONE)  # colours: a page holds many pictures
 
 def _boxed(im, found): # the image with boxes
     im = _few(im).convert('RGB').resize((144, 144), Image.Resampling.NEAREST)
