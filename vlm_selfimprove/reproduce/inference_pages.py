@@ -62,10 +62,12 @@ def measures_markdown(
     return changes_table({MEASURED_WAYS[k]: c for k, c in below(r, 'measures').items()}, 'measure')
 
 # %% ../../nbs/reproduce/99_inference_pages.ipynb #0d5f0108
-def _boxed(im, found, size=216): # the image, enlarged, with boxes
-    im = im.resize((size, size), Image.Resampling.NEAREST)
-    for f in found: ImageDraw.Draw(im).rectangle([v * size for v in f['box']], outline='red', width=2)
-    return im
+def _few(im): return im.quantize(20, dither=Image.Dither.NONE)  # colours: a page holds many pictures
+
+def _boxed(im, found): # the image with boxes
+    im = _few(im).convert('RGB').resize((144, 144), Image.Resampling.NEAREST)
+    for f in found: ImageDraw.Draw(im).rectangle([v * 144 for v in f['box']], outline='red')
+    return _few(im)
 
 def drawn_card(
     row:dict, # scene
@@ -76,7 +78,7 @@ def drawn_card(
     true = truth(scene_of(row))
     def part(title, text, fit):
         like = f'{100 * drawn_alike(text, true):.0f} % of the pixels alike, scorer {fit:.2f}'
-        picture = picture_img(drawn(text), f'drawn from: {text}')
+        picture = picture_img(_few(drawn(text)), 'drawn from what is said')
         return f'{picture}<br><b>{escape(title)}</b>: {escape(text)}<br><small>{like}</small>'
-    there = f'{picture_img(_boxed(image_of(row), found), f"the image: {true}")}<br><b>there is</b>: {escape(true)}'
+    there = f'{picture_img(_boxed(image_of(row), found), "the image with boxes")}<br><b>there is</b>: {escape(true)}'
     return card_row([there, *(part(k, *v) for k, v in said.items())])
