@@ -510,7 +510,7 @@ def page_results(
     path = lambda name: (folder or results_folder())/f'{whole(name)}.json'
     if lacks := [k for k in names if not path(k).exists()]:
         commands = ', '.join(f'`{c}`' for c in dict.fromkeys(map(command_for, lacks)))
-        display(Markdown('*This page waits for its result on the second edition of the base: '
+        display(Markdown('*This page waits for its result: '
                          f'{commands} makes it.*'))
         return None
     return {k: read_result(path(k)) for k in (*names, *also) if path(k).exists()}

@@ -223,7 +223,7 @@ def waiting_markdown(
         if key.startswith(('main_', 'control_')): name = key.replace('_', '_shipped_', 1)
         lines.setdefault(command_for(name), []).append(f'[{COMPARED[key]}]({home}{PAGE_OF[key]})')
     if not lines: return ''
-    return '\n'.join(['Waiting for their result on the second edition of the base:', '',
+    return '\n'.join(['Waiting for their result:', '',
                       *(f'- `{k}`: {" · ".join(v)}' for k, v in lines.items())])
 
 
