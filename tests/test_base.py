@@ -2,7 +2,7 @@
 import pytest, torch
 from vlm_selfimprove.evaluation.calibration import (
     GAVE_WAY, calibration, check_hashes, checks_text, read_calibration)
-from vlm_selfimprove.models.micro import WEIGHTS
+from vlm_selfimprove.models.micro import WEIGHTS, micro_path
 
 
 def test_hashes(): check_hashes()
