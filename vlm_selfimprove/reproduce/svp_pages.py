@@ -309,8 +309,11 @@ def shares_figure(
 
 # %% ../../nbs/reproduce/98_svp_pages.ipynb #d1172e8a
 SVP_AT_PAPER_SCALE = '''
-At paper scale: `vlmsi svp --recipe svp_llava16_7b --images FOLDER --instructions ROWS.jsonl`, then lmms-eval on
-the adapter. The paper used eight A100; one accelerator of 40 GB or more makes the 40,000 descriptions.'''
+At paper scale: `vlmsi svp --recipe svp_llava16_7b --images FOLDER --instructions ROWS.jsonl --out runs/svp`,
+`vlmsi export runs/svp --to merged`, then lmms-eval on the merged weights, `--tasks coco2014_cap_val,
+coco2017_cap_val, nocaps_val, flickr30k_test, refcoco_bbox_val, scienceqa_img, gqa, mmbench_en_dev, mmmu_val,
+pope` (without the spaces). The paper used eight A100; one accelerator of 40 GB or more makes the 40,000
+descriptions.'''
 
 def svp_cost_markdown(
     rs:list, # results
