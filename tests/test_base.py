@@ -4,6 +4,8 @@ from vlm_selfimprove.evaluation.calibration import (
     GAVE_WAY, calibration, check_hashes, checks_text, read_calibration)
 from vlm_selfimprove.models.micro import WEIGHTS, micro_path
 
+SHIPS = {'micro', 'micro-lm', 'micro-weak', 'micro-large', 'micro-detector', 'micro-scorer'}
+
 
 def test_hashes(): check_hashes()
 
@@ -11,7 +13,7 @@ def test_hashes(): check_hashes()
 def test_size():
     "bf16: at most 6 MB a model, 12 the larger one; 60 MB in the package."
     sizes = {p.parent.name: p.stat().st_size for p in WEIGHTS.glob('*/model.safetensors')}
-    assert sum(sizes.values()) <= 60_000_000
+    assert set(sizes) == SHIPS and sum(sizes.values()) <= 60_000_000
     assert all(v <= (12 if 'large' in k else 6) * 1_000_000 for k, v in sizes.items())
 
 

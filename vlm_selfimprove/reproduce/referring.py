@@ -100,7 +100,7 @@ def reproduce_referring(
     scores, seconds = refer_scores(measured), sum(m['seconds'] for m in measured)
     said = result_settings(recipe_of(setup), setup.settings, setup.label)
     trained = {f'{k}, seed {s}': v for s, m in zip(seeds, measured) for k, v in m['adapters'].items()}
-    adapters, made_by = adapters_of(setup, trained, 'svp'), setup.made_by('reproduce.referring')
+    adapters, made_by = adapters_of(setup, trained, 'svp'), svp_made_by(setup, 'reproduce.referring')
     def one(key, claim):
         each = {f'sets/{k}': (claim.before, claim.after, [k]) for k in scores[claim.before]}
         return setup.save(result(f'svp_tab09_{key}_{setup.label}', claim, scores, seeds, said, seconds,
