@@ -36,10 +36,10 @@ def test_calibration_again(capsys):
 
 
 def test_calibration_on_other_scenes(capsys):
-    "A quarter of the scenes, none of them the page's: the shipped base is what the page says, give or take four points."
-    torch.set_num_threads(2)
+    "A tenth of the scenes, none of them the page's: the shipped base is what the page says, within what so few can tell."
+    torch.set_num_threads(1)
     (name, page), *_ = read_calibration().items()
-    checks = calibration(micro_path('micro'), micro_path('micro-lm'), 250, 1_400_000, 75)
+    checks = calibration(micro_path('micro'), micro_path('micro-lm'), 100, 1_400_000, 30)
     with capsys.disabled(): print('\n' + checks_text(checks))
     drawn = lambda c: c['interval'] or 'writes' in c['name'] or 'right' in c['name']
     apart = [c['name'] for c, p in zip(checks, page) if abs(c['value'] - p['value']) > (8 if drawn(c) else 5)]

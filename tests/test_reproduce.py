@@ -1,5 +1,5 @@
 "`vlmsi reproduce stic` and `svp` run from nothing on their smallest settings, write every result, and a second call only reads."
-import contextlib, json, shutil, subprocess, sys, time
+import contextlib, json, resource, shutil, subprocess, sys
 import pytest
 from conftest import ROOT, tracked
 from execnb.nbio import read_nb
@@ -16,13 +16,15 @@ PAGES = sorted(p for p in tracked('nbs/papers/*.ipynb'))
 
 
 def reproduce(out, *more, paper='stic'):
-    t = time.time()
+    "A paper's results, and the seconds of all cores that they took."
+    spent = lambda: sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
+    before = spent()
     code = 'import sys; from vlm_selfimprove.app.cli import main; sys.exit(main())'
     command = [sys.executable, '-c', code, 'reproduce', paper, '--smoke', '--out', str(out), *more]
     p = subprocess.run(command, capture_output=True, text=True)
     assert p.returncode == 0, p.stderr[-2000:]
     found = {f.stem.removeprefix('stic_'): read_result(f) for f in sorted((out/'results').glob(f'{paper}_*.json'))}
-    return found, time.time() - t
+    return found, spent() - before
 
 
 def numbers(results): return {k: {x: v[x] for x in ('compared', 'verdict', 'settings', 'items')} for k, v in results.items()}
@@ -39,48 +41,57 @@ REST = {*(f'{k}_shipped' for k in (*of_studies(*STUDIES), 'supervised', 'stoppin
         *(f'{k}_{b}-together' for b in ('shipped', 'weak') for k in ('tab01', 'tab01_direct'))}
 
 
+OF_SAMPLES = {f'svp_{k}_shipped' for k in ('absent', 'there', 'ranks', 'truth')}  # claims without a training
+SVP_HEADLINES = {f'svp_{k}_shipped' for k in SVP_CLAIMS}
+
+
 @pytest.fixture(scope='module')
 def smoke(tmp_path_factory):
-    "The headlines, then everything: folder, results of both calls, seconds of the first."
+    "STIC's headlines: folder, results, core-seconds."
     out = tmp_path_factory.mktemp('smoke')/'run'
-    first, seconds = reproduce(out)
-    finished = '*/stage1/adapter/*.safetensors', '*-seven/*.json', '*/measured-*/*.json'
-    made = {p: p.stat().st_mtime_ns for pattern in finished for p in out.glob(pattern)}
-    full, _ = reproduce(out, '--full')
-    assert len(made) > 10 and made == {p: p.stat().st_mtime_ns for p in made}, 'finished parts were made again'
-    return out, first, full, seconds
+    return out, *reproduce(out)
 
 
 @pytest.fixture(scope='module')
-def second(smoke):
-    "SVP, everything, beside STIC's results: folder, results, seconds."
-    return smoke[0], *reproduce(smoke[0], '--full', paper='svp')
+def everything(smoke):
+    "`--full` of both papers, after the headlines: folder, results of STIC, of SVP."
+    finished = '*/stage1/adapter/*.safetensors', '*-seven/*.json', '*/measured-*/*.json'
+    made = {p: p.stat().st_mtime_ns for pattern in finished for p in smoke[0].glob(pattern)}
+    full, _ = reproduce(smoke[0], '--full')
+    assert len(made) > 10 and made == {p: p.stat().st_mtime_ns for p in made}, 'finished parts were made again'
+    return smoke[0], full, reproduce(smoke[0], '--full', paper='svp')[0]
 
 
 def test_smoke(smoke, capsys):
-    "Headlines in a few minutes; `--full` goes on from there, keeps what was made, and adds the rest."
-    _, first, full, seconds = smoke
-    with capsys.disabled(): print(f'\n  reproduce stic --smoke: {seconds:.0f} s')
-    assert set(first) == HEADLINES and seconds < 240
-    assert set(full) == HEADLINES | REST
-    assert numbers(first).items() <= numbers(full).items()
+    "STIC's headlines in less than four minutes of two cores."
+    _, first, seconds = smoke
+    with capsys.disabled(): print(f'\n  reproduce stic --smoke: {seconds:.0f} seconds of one core')
+    assert set(first) == HEADLINES and seconds < 2 * 240
     trained = [k for k, r in first.items() if any(not who.startswith('base ') for c in r['compared'].values() for who in c['of'])]
     assert len(trained) == len(first) - 1 and all(first[k]['adapters'] for k in trained), 'whose adapters, and how to make them again'
-    assert all('vlmsi reproduce' in a['command'] and len(a['sha256']) == 64 for r in full.values() for a in r['adapters'].values())
+    assert all('vlmsi reproduce' in a['command'] and len(a['sha256']) == 64 for r in first.values() for a in r['adapters'].values())
 
 
-def test_second(second, capsys):
-    "SVP's headlines and studies: each claim of the ledger has a result; a second call only reads."
-    out, full, seconds = second
-    assert {claim_and_base(k)[0] for k in full} == {k for k in PAGE_OF if k.startswith('svp_')}
-    made = {p: p.stat().st_mtime_ns for p in out.glob('svp-*/**/*.safetensors')}
-    again, sooner = reproduce(out, paper='svp')
-    with capsys.disabled(): print(f'\n  reproduce svp --smoke --full: {seconds:.0f} s, headlines read again: {sooner:.0f} s')
+def test_second(smoke, capsys):
+    "SVP's headlines in less than three minutes of two cores; a second call only reads."
+    full, seconds = reproduce(smoke[0], paper='svp')
+    made = {p: p.stat().st_mtime_ns for p in smoke[0].glob('svp-*/**/*.safetensors')}
+    again, sooner = reproduce(smoke[0], '--workers', '1', paper='svp')
+    with capsys.disabled(): print(f'\n  reproduce svp --smoke: {seconds:.0f} seconds of one core, read again {sooner:.0f}')
+    assert seconds < 2 * 180 and set(full) == SVP_HEADLINES
     assert len(made) >= len(TRAININGS) and made == {p: p.stat().st_mtime_ns for p in made}
     assert numbers(again) == numbers(full)
-    of_samples = {f'svp_{k}_shipped' for k in ('absent', 'there', 'ranks', 'truth')}
-    headlines = {f'svp_{k}_shipped' for k in SVP_CLAIMS}
-    assert all(full[k]['adapters'] for k in headlines - of_samples) and headlines <= set(full)
+    assert all(full[k]['adapters'] for k in SVP_HEADLINES - OF_SAMPLES)
+
+
+@pytest.mark.slow
+def test_everything(smoke, everything):
+    "`--full` goes on from the headlines, keeps what was made, and gives each claim of the ledger a result."
+    _, first, _ = smoke
+    _, full, svp = everything
+    assert set(full) == HEADLINES | REST
+    assert numbers(first).items() <= numbers(full).items()
+    assert {claim_and_base(k)[0] for k in svp} == {k for k in PAGE_OF if k.startswith('svp_')}
 
 
 def said_by(page, home):
@@ -99,9 +110,10 @@ def papers(tmp_path):
     return tmp_path
 
 
-def test_pages_draw_results(smoke, second, papers):
+@pytest.mark.slow
+def test_pages_draw_results(everything, papers):
     "Every page of the papers, with a result for everything it shows: none waits, none fails."
-    shutil.copytree(smoke[0]/'results', papers/'papers/results')
+    shutil.copytree(everything[0]/'results', papers/'papers/results')
     for page in PAGES:
         said, waits = said_by(page, papers)
         assert not waits and any(kind in said for kind in ('svg', 'text/markdown', 'text/html')), page.name
