@@ -72,161 +72,192 @@ def _seed(situation, question, options, letter, reason):
                     answer=options[LETTERS.index(letter)])
 
 _PAPER_SEEDS = (
-    _seed('You are helping at a crowded street festival when a boy of about four tugs at your sleeve and says that he '
-          'cannot find his mother. He knows his first name but no telephone number, and the crowd is moving towards '
-          "the main stage. A security post stands two minutes' walk away, and your phone has almost no battery left.",
+    _seed('You are helping at a crowded street festival when a boy of about four tugs at your '
+          'sleeve and says that he cannot find his mother. He knows his first name but no '
+          'telephone number, and the crowd is moving towards the main stage. A security post '
+          "stands two minutes' walk away, and your phone has almost no battery left.",
           'What should you do first?',
-          ['Walk through the crowd with him and ask whether anyone knows who he is.',
-           'Stay with him where he found you, and send a steward or a passer-by to the security post.',
+        ['Walk through the crowd with him and ask whether anyone knows who he is.',
+           'Stay with him where he found you, and send a steward or a passer-by to the security '
+            'post.',
            'Carry him to the main stage, so that he can be announced over the loudspeakers.',
            'Post a photograph of him online before your battery runs out.',
            'Point him to the security post, and look for his mother yourself in the meantime.'], 'B',
-          'His mother will look for him where she lost him, so he should wait there with an adult while somebody else '
-          'fetches help. Leading him away, leaving him alone or showing his face to strangers adds a danger.'),
-    _seed('Mrs Okafor is 82, lives alone and manages well. She tells you proudly that a polite young man from her bank '
-          'has called three times this week, and that he will come tomorrow to collect her old card. She has often '
-          'said how much she dislikes being treated as helpless.',
+          'His mother will look for him where she lost him, so he should wait there with an adult '
+          'while somebody else fetches help. Leading him away, leaving him alone or showing his '
+          'face to strangers adds a danger.'),
+    _seed('Mrs Okafor is 82, lives alone and manages well. She tells you proudly that a polite '
+          'young man from her bank has called three times this week, and that he will come '
+          'tomorrow to collect her old card. She has often said how much she dislikes being '
+          'treated as helpless.',
           'Which response protects her best and still leaves the decision to her?',
-          ['Take her bank cards home with you until the matter has been cleared up.',
-           'Tell her that she has nearly been robbed, and that it is time to move in with relatives.',
+        ['Take her bank cards home with you until the matter has been cleared up.',
+           'Tell her that she has nearly been robbed, and that it is time to move in with '
+            'relatives.',
            'Say nothing to her, and watch the house tomorrow to see who comes.',
-           'Explain that banks never collect cards, and offer to ring the number on her card together.',
+           'Explain that banks never collect cards, and offer to ring the number on her card '
+            'together.',
            'Call the young man back in her name and tell him never to come near the house.'], 'D',
-          'The call has the marks of a fraud. Told so plainly, and with help to check it at a number she can trust, '
-          'she protects herself; the other ways take the decision from her or leave her in danger.'),
-    _seed('During a company lunch a colleague suddenly stands up, clutches his throat and can neither speak nor cough. '
-          'Somebody has gone to call an ambulance, which will need at least eight minutes. You took a first-aid course '
-          'two years ago, and you are afraid of hurting him.',
+          'The call has the marks of a fraud. Told so plainly, and with help to check it at a '
+          'number she can trust, she protects herself; the other ways take the decision from her '
+          'or leave her in danger.'),
+    _seed('During a company lunch a colleague suddenly stands up, clutches his throat and can '
+          'neither speak nor cough. Somebody has gone to call an ambulance, which will need at '
+          'least eight minutes. You took a first-aid course two years ago, and you are afraid of '
+          'hurting him.',
           'What is the most appropriate thing to do now?',
-          ['Give firm blows between his shoulder blades, then abdominal thrusts if they do not help.',
+        ['Give firm blows between his shoulder blades, then abdominal thrusts if they do not '
+            'help.',
            'Give him a glass of water and encourage him to swallow in small sips.',
            'Help him to lie flat on his back and keep him calm until the ambulance arrives.',
            'Leave it to somebody who is more certain than you are, and clear the room of people.'], 'A',
-          'Somebody who cannot cough has minutes, fewer than the ambulance needs. Back blows and thrusts may hurt, but '
-          'they can free the airway; water, lying flat and waiting cannot.'),
-    _seed('A pupil of thirteen shows you, her form teacher, a class chat in which a quiet boy is mocked with edited '
-          'pictures every day. She begs you not to tell who showed you, because the last pupil who spoke up was shut '
-          'out of every group. The rules of the school oblige you to record every case of bullying.',
+          'Somebody who cannot cough has minutes, fewer than the ambulance needs. Back blows and '
+          'thrusts may hurt, but they can free the airway; water, lying flat and waiting cannot.'),
+    _seed('A pupil of thirteen shows you, her form teacher, a class chat in which a quiet boy is '
+          'mocked with edited pictures every day. She begs you not to tell who showed you, '
+          'because the last pupil who spoke up was shut out of every group. The rules of the '
+          'school oblige you to record every case of bullying.',
           'Which course of action does justice to both duties?',
-          ['Promise her complete silence, and hope that the class loses interest by itself.',
+        ['Promise her complete silence, and hope that the class loses interest by itself.',
            'Read the messages aloud in class, so that everybody hears how hurtful they are.',
            'Ask the boy in front of his classmates whether the pictures trouble him.',
            'Forward her screenshots to all parents the same evening and ask them to act.',
-           'Record the case without her name, and speak to the boy and to those involved one by one.'], 'E',
-          'A record without her name keeps the rule and protects her. Talks one by one stop the bullying without '
-          'exposing the boy once more, which every public step would do.'),
-    _seed('On a building site you notice that the guard has been taken off a circular saw, so that an order can be '
-          'finished in time. The foreman, who is a friend, says that it will be back on by Monday and that a report '
-          'would cost the whole team its bonus. An apprentice is about to begin a shift at the saw.',
+           'Record the case without her name, and speak to the boy and to those involved one by '
+            'one.'], 'E',
+          'A record without her name keeps the rule and protects her. Talks one by one stop the '
+          'bullying without exposing the boy once more, which every public step would do.'),
+    _seed('On a building site you notice that the guard has been taken off a circular saw, so '
+          'that an order can be finished in time. The foreman, who is a friend, says that it will '
+          'be back on by Monday and that a report would cost the whole team its bonus. An '
+          'apprentice is about to begin a shift at the saw.',
           'Which action should come first?',
-          ['Write to the inspectorate at the weekend without giving your name.',
+        ['Write to the inspectorate at the weekend without giving your name.',
            'Agree to wait until Monday on the condition that this never happens again.',
            'Stop work at the saw until the guard is back on, and tell the foreman why.',
            'Warn the apprentice to be careful with the saw and let the shift go ahead.',
            'Let the team vote on whether the bonus matters more than the guard.'], 'C',
-          'The apprentice can be maimed within minutes. Only stopping the saw removes that danger now; whether and to '
-          'whom to report can be settled afterwards, and neither friendship nor a bonus outweighs a hand.'),
-    _seed('You look after your father, who takes a blood thinner every evening at eight. At seven in the morning you '
-          "find last night's tablet still in its box, and he asks to take it together with tonight's. The leaflet says "
-          'that a missed dose must not be made up for by a double one, and his practice opens in half an hour.',
+          'The apprentice can be maimed within minutes. Only stopping the saw removes that danger '
+          'now; whether and to whom to report can be settled afterwards, and neither friendship '
+          'nor a bonus outweighs a hand.'),
+    _seed('You look after your father, who takes a blood thinner every evening at eight. At seven '
+          "in the morning you find last night's tablet still in its box, and he asks to take it "
+          "together with tonight's. The leaflet says that a missed dose must not be made up for "
+          'by a double one, and his practice opens in half an hour.',
           'What is the safest decision?',
-          ['Give him both tablets this evening, so that he gets the right amount over the week.',
+        ['Give him both tablets this evening, so that he gets the right amount over the week.',
            'Give him a tablet now and another at noon, and keep it from his doctor.',
            'Stop the medicine altogether until his next appointment in three weeks.',
            'Give nothing extra for now, and ask the practice how to go on when it opens.'], 'D',
-          'Two tablets can make him bleed, and none for weeks can let his blood clot. Half an hour costs nothing, and '
-          'then somebody who knows his case decides.'),
-    _seed('A flat on the third floor of your building is on fire, and smoke is slowly filling the stairwell. You live on '
-          'the fifth floor with your grandmother, who walks with a frame, and the fire service has been called. Your '
-          'front door is shut and still cool to the touch.',
+          'Two tablets can make him bleed, and none for weeks can let his blood clot. Half an '
+          'hour costs nothing, and then somebody who knows his case decides.'),
+    _seed('A flat on the third floor of your building is on fire, and smoke is slowly filling the '
+          'stairwell. You live on the fifth floor with your grandmother, who walks with a frame, '
+          'and the fire service has been called. Your front door is shut and still cool to the '
+          'touch.',
           'Which of these should you NOT do?',
-          ['Keep the door shut and press wet towels against the gap below it.',
+        ['Keep the door shut and press wet towels against the gap below it.',
            'Take the lift down with your grandmother before the smoke gets any worse.',
            'Tell the fire service which flat you are in and that one of you can hardly walk.',
            'Wait with her at a window where the crew can see you both.',
            'Keep close to the floor if smoke finds its way into the flat.'], 'B',
-          'A lift can stop in a fire or open onto the burning floor, and its shaft draws smoke. Everything else keeps '
-          'smoke away from you or brings help to you.'),
-    _seed('After a flood your village hall has one generator and fuel for six hours. A neighbour needs power for an '
-          'oxygen concentrator, whose battery will last for forty minutes; the kitchen needs it for a freezer with food '
-          'for two hundred people; the radio mast for emergency calls has a battery for a day. More fuel is promised '
-          'for the morning, if the road stays open.',
+          'A lift can stop in a fire or open onto the burning floor, and its shaft draws smoke. '
+          'Everything else keeps smoke away from you or brings help to you.'),
+    _seed('After a flood your village hall has one generator and fuel for six hours. A neighbour '
+          'needs power for an oxygen concentrator, whose battery will last for forty minutes; the '
+          'kitchen needs it for a freezer with food for two hundred people; the radio mast for '
+          'emergency calls has a battery for a day. More fuel is promised for the morning, if the '
+          'road stays open.',
           'Which plan is the most defensible?',
-          ['Run the concentrator now and the freezer for short spells, and leave the mast on its battery.',
+        ['Run the concentrator now and the freezer for short spells, and leave the mast on its '
+            'battery.',
            'Give each of the three two hours of power, since all of them have the same claim.',
            'Run the freezer alone, because it serves by far the largest number of people.',
            'Run the mast alone, because all other help depends on the emergency calls it carries.',
            'Save the fuel until morning, when it will be known whether the road is open.'], 'A',
-          'Need, not numbers, decides first: without oxygen the neighbour may die within the hour. A closed freezer '
-          'stays cold between short spells, and the mast can wait for a day.'),
-    _seed('Late at night a friend whom you know only from online games writes that nobody would notice if he were gone, '
-          'and that he has given his cat away. A minute later he writes that he was only joking. You know his first '
-          'name, his town and the school he goes to.',
+          'Need, not numbers, decides first: without oxygen the neighbour may die within the '
+          'hour. A closed freezer stays cold between short spells, and the mast can wait for a '
+          'day.'),
+    _seed('Late at night a friend whom you know only from online games writes that nobody would '
+          'notice if he were gone, and that he has given his cat away. A minute later he writes '
+          'that he was only joking. You know his first name, his town and the school he goes to.',
           'Which reading of his messages, and which step, is the most reasonable?',
-          ['He was joking, so change the subject in order that he does not feel watched.',
+        ['He was joking, so change the subject in order that he does not feel watched.',
            'He may be serious, but a person whom you have never met is not your concern.',
-           'He may be serious: ask him directly, keep him talking, and call a crisis line with what you know.',
+           'He may be serious: ask him directly, keep him talking, and call a crisis line with '
+            'what you know.',
            'He wants attention, so stop answering until he apologises for having frightened you.',
            'He may be serious: publish his messages, so that somebody who knows him can step in.'], 'C',
-          'Giving away what one loves is a warning sign, and taking words back does not undo it. Being asked does no '
-          'harm, the crisis line can find him, and silence or publicity may hurt him.'),
-    _seed('A town wants to close a narrow street to cars, so that children can walk to school in safety. A workshop for '
-          'people with disabilities lies in that street, and half of its visitors are driven to its door. The council '
-          'proposes to let cars in for one hour at noon.',
+          'Giving away what one loves is a warning sign, and taking words back does not undo it. '
+          'Being asked does no harm, the crisis line can find him, and silence or publicity may '
+          'hurt him.'),
+    _seed('A town wants to close a narrow street to cars, so that children can walk to school in '
+          'safety. A workshop for people with disabilities lies in that street, and half of its '
+          'visitors are driven to its door. The council proposes to let cars in for one hour at '
+          'noon.',
           "Which is the strongest objection to the council's proposal?",
-          ['Children can be taught at school how to watch out for cars in a narrow street.',
+        ['Children can be taught at school how to watch out for cars in a narrow street.',
            'Drivers who now pass through would have to take a longer way round.',
            'No other town of this size in the region has closed such a street so far.',
            'The school might one day move to another part of the town.',
            'At all other hours people who cannot walk far would be kept from the workshop.'], 'E',
-          'An objection is strong if it names a harm that the plan itself causes and that its aim does not need. '
-          'Permits for the few cars that carry such visitors would keep the children just as safe.'))
+          'An objection is strong if it names a harm that the plan itself causes and that its aim '
+          'does not need. Permits for the few cars that carry such visitors would keep the '
+          'children just as safe.'))
 
 # %% ../../nbs/training/42_questions.ipynb #cfc0e3af
 def _micro(situation, reason, answer, question, options):
     return Question(situation=situation, reason=reason, answer=answer, question=question,
-                    options=sorted(options.split(', ')))
+                    options=options.split(', '))
 
 _MICRO_SEEDS = (
-    _micro('a child near a sun, in a harbor with a flag and a cup.', 'because of the child and the sun.',
-           'give water', 'what should be done first?', 'give water, take it away, close the window, warn loudly, push indoors'),
-    _micro('a child near a scissors, in an office with a letter and a horse.', 'because of the child and the scissors.',
-           'take it away', 'what is best to do?', 'give a coat, take it away, call a doctor, clear the path, add a blanket'),
-    _micro('a child near a cloud, in a park with a flower and a gear and a moon.', 'because of the child and the cloud.',
-           'bring inside', 'what comes first?', 'give water, bring inside, lend an umbrella, add a blanket, call a doctor'),
-    _micro('a patient near a snowflake, in a lab with a flask and a mouse.', 'because of the patient and the snowflake.',
-           'add a blanket', 'what is best to do?', 'add a blanket, call a doctor, give a coat, clear the path, warn loudly'),
-    _micro('a patient near a skull, in a farm with a cow and a hammer and a phone.', 'because of the patient and the skull.',
-           'call a doctor', 'what should be done first?', 'call a doctor, close the window, take it away, warn loudly, give water'),
-    _micro('a patient near a lightning, in an office with a pencil and a star.', 'because of the patient and the lightning.',
-           'close the window', 'what comes first?', 'close the window, add a blanket, push indoors, bring inside, give a coat'),
+    _micro('a child near a sun, in a harbor with a flag and a cup.',
+           'because of the child and the sun.', 'give water', 'what should be done first?',
+           'close the window, give water, push indoors, take it away, warn loudly'),
+    _micro('a child near a scissors, in an office with a letter and a horse.',
+           'because of the child and the scissors.', 'take it away', 'what is best to do?',
+           'add a blanket, call a doctor, clear the path, give a coat, take it away'),
+    _micro('a child near a cloud, in a park with a flower and a gear and a moon.',
+           'because of the child and the cloud.', 'bring inside', 'what comes first?',
+           'add a blanket, bring inside, call a doctor, give water, lend an umbrella'),
+    _micro('a patient near a snowflake, in a lab with a flask and a mouse.',
+           'because of the patient and the snowflake.', 'add a blanket', 'what is best to do?',
+           'add a blanket, call a doctor, clear the path, give a coat, warn loudly'),
+    _micro('a patient near a skull, in a farm with a cow and a hammer and a phone.',
+           'because of the patient and the skull.', 'call a doctor', 'what should be done first?',
+           'call a doctor, close the window, give water, take it away, warn loudly'),
+    _micro('a patient near a lightning, in an office with a pencil and a star.',
+           'because of the patient and the lightning.', 'close the window', 'what comes first?',
+           'add a blanket, bring inside, close the window, give a coat, push indoors'),
     _micro('a tourist near a lightning, in a harbor with an anchor and a clover and a house.',
-           'because of the tourist and the lightning.',
-           'warn loudly', 'what is best to do?', 'warn loudly, give a coat, bring inside, close the window, clear the path'),
-    _micro('a tourist near a cloud, in a farm with a cat and a tower.', 'because of the tourist and the cloud.',
-           'lend an umbrella', 'what should be done first?',
-           'lend an umbrella, call a doctor, bring inside, take it away, push indoors'),
-    _micro('a rider near a snowflake, in a park with an umbrella and a heart.', 'because of the rider and the snowflake.',
-           'clear the path', 'what comes first?', 'clear the path, push indoors, give a coat, add a blanket, give water'),
+           'because of the tourist and the lightning.', 'warn loudly', 'what is best to do?',
+           'bring inside, clear the path, close the window, give a coat, warn loudly'),
+    _micro('a tourist near a cloud, in a farm with a cat and a tower.',
+           'because of the tourist and the cloud.', 'lend an umbrella', 'what should be done first?',
+           'bring inside, call a doctor, lend an umbrella, push indoors, take it away'),
+    _micro('a rider near a snowflake, in a park with an umbrella and a heart.',
+           'because of the rider and the snowflake.', 'clear the path', 'what comes first?',
+           'add a blanket, clear the path, give a coat, give water, push indoors'),
     _micro('a rider near a lightning, in a lab with a scales and a plane and a letter.',
-           'because of the rider and the lightning.',
-           'push indoors', 'what should be done first?', 'push indoors, lend an umbrella, close the window, warn loudly, take it away'))
+           'because of the rider and the lightning.', 'push indoors', 'what should be done first?',
+           'close the window, lend an umbrella, push indoors, take it away, warn loudly'))
 SEEDS = dict(paper=_PAPER_SEEDS, micro=_MICRO_SEEDS)
 
 # %% ../../nbs/training/42_questions.ipynb #72e2bb33
 REQUEST = dict(
-    paper='Now your task is to create more complex decision-making questions in human-centered situations. '  # Figure 3
-          'Each question contains a situation description, a multiple-choice question, and an answer. '
+    paper='Now your task is to create more complex decision-making questions '  # Figure 3
+          'in human-centered situations. Each question contains a situation description, '
+          'a multiple-choice question, and an answer. '
           'You can consider the following approaches to enhance the complexity:\n'
-          '- Add more context to the problem, such as tools, background information, or character details, '
-          'making the constraints more specific;\n'
+          '- Add more context to the problem, such as tools, background information, '
+          'or character details, making the constraints more specific;\n'
           '- Make the options challenging;\n'
-          '- Consider different ways the question is asked, incorporating reverse reasoning, dialectical reasoning, '
-          'critical thinking, etc.\n'
-          "The question doesn't necessarily have to ask which action is correct but could focus on other aspects "
-          'related to decision-making.\n'
-          'There are no specific format or wording requirements for the questions, but they should be in the form of '
-          'multiple-choice questions. You should make the situation diverse. '
+          '- Consider different ways the question is asked, incorporating reverse reasoning, '
+          'dialectical reasoning, critical thinking, etc.\n'
+          "The question doesn't necessarily have to ask which action is correct "
+          'but could focus on other aspects related to decision-making.\n'
+          'There are no specific format or wording requirements for the questions, '
+          'but they should be in the form of multiple-choice questions. '
+          'You should make the situation diverse. '
           'You should also include a rationale to explain the answer.\n\n'
           '## Examples:\n{examples}\n\n' + TEXT_PAPER['request'],
     micro=TEXT_MICRO['request'])
@@ -257,11 +288,14 @@ def request_prompt(
     _check_kind(kind)
     examples = [*map(_plain, examples)]
     if kind == 'micro':
-        shown = [{k: q[k] for k in _AS_WRITTEN} | dict(options=sorted(q['options'])) for q in examples]
-        return REQUEST[kind].format(examples='\n'.join(map(json.dumps, shown)), n=n)
-    shown = [dict(situation=q['situation'], question=q['question'], options=_lettered(q['options']),
-                  answer=answer_letter(q), rationale=q['reason']) for q in examples]
-    return REQUEST[kind].format(examples=json.dumps(shown, indent=1, ensure_ascii=False), n=n)
+        form = lambda q: {k: q[k] for k in _AS_WRITTEN} | dict(options=sorted(q['options']))
+        shown = '\n'.join(json.dumps(form(q)) for q in examples)
+    else:
+        form = lambda q: dict(
+            situation=q['situation'], question=q['question'], options=_lettered(q['options']),
+            answer=answer_letter(q), rationale=q['reason'])
+        shown = json.dumps([*map(form, examples)], indent=1, ensure_ascii=False)
+    return REQUEST[kind].format(examples=shown, n=n)
 
 # %% ../../nbs/training/42_questions.ipynb #9e5cd48a
 _STRING = re.compile(r'"(?![\s{}\[\],:]+")(?:[^"\\\n]|\\.)*+("?)')  # of broken JSON; perhaps without its end
@@ -296,9 +330,12 @@ def _objects_in(text):
                                'goes on after its end' if after else '')
 
 # %% ../../nbs/training/42_questions.ipynb #57d959f6
-_REPLY, _OBJECT, _RAW = 100_000, 5_000, 2_000  # characters read of a reply, repaired of an object, kept of a reject
-_NESTED = 20  # opening brackets in what is repaired; a question has two or three
-_SEAM = re.compile(r'["\'”]\s*,\s*["\'“]|[,"\']\s*["\']?[A-F]["\']?\s*[:.)]')  # of two texts, or before a letter
+_REPLY = 100_000  # characters of a reply that are read
+_OBJECT = 5_000  # characters of an object that is repaired
+_NESTED = 20  # opening brackets in it; a question has two or three
+_RAW = 2_000  # characters kept of a reject
+_SEAM = re.compile(  # of two texts in one, or a letter and the mark after it
+    r'["\'”]\s*,\s*["\'“]|[,"\']\s*["\']?[A-F]["\']?\s*[:.)]')
 
 def _once(pairs):
     if len(d := dict(pairs)) < len(pairs): raise KeyError('a key occurs twice')
@@ -315,7 +352,7 @@ def _unescaped(text):
     return re.sub(r'\\.', ' ', text)
 
 def _mended(value):
-    "Texts without the comma that stood after a missing quote; refused where a guess has joined or made one up."
+    "Texts without the comma after a missing quote; refused where a guess joined two or made one up."
     if isinstance(value, dict): return {k: _mended(v) for k, v in value.items()}
     if isinstance(value, list): return [*map(_mended, value)]
     if value == '' or isinstance(value, str) and _SEAM.search(value):
@@ -393,8 +430,10 @@ def _spelled(o):
 
 def _as_is(o): return {k: v for k, v in o.items() if k in _AS_WRITTEN and v is not None}
 
-_WHY = dict(missing='{} is missing', list_type='{} is no list', string_type='{} is no text', string_too_long='{} is too long',
-            too_short='fewer than 2 options', too_long=f'more than {len(LETTERS)} options')
+_WHY = dict(
+    missing='{} is missing', string_type='{} is no text', string_too_long='{} is too long',
+    list_type='{} is no list', too_short='fewer than 2 options',
+    too_long=f'more than {len(LETTERS)} options')
 
 def _why(e): # a `ValidationError` -> what comes first, in a few words
     first = e.errors(include_url=False, include_input=False)[0]
@@ -403,9 +442,11 @@ def _why(e): # a `ValidationError` -> what comes first, in a few words
     if kind != 'value_error': return _WHY.get(kind, '{} does not fit').format(name)
     return f"{name} {first['ctx']['error']}".strip()
 
-def _question(o, kind):
+def _question(o, kind, how='strict'):
     "An object as a question; a `ValueError` says why it is none."
     if not isinstance(o, dict): raise ValueError('no object')
+    if how == 'repaired' and not {*map(_key, o)} <= _KEYS:
+        raise ValueError('repaired, with keys that no question has')
     fields = (_spelled if kind == 'paper' else _as_is)(o)
     try: q = Question.model_validate(fields).model_dump()
     except ValidationError as e: raise ValueError(_why(e)) from None
@@ -415,26 +456,22 @@ def _question(o, kind):
 # %% ../../nbs/training/42_questions.ipynb #07c3f323
 def _questions_in(value, deep=3):
     "The objects that may be questions: those with a text of a question in them."
-    if isinstance(value, list): return [q for v in value for q in (_questions_in(v, deep - 1) if deep else [v])]
-    if not isinstance(value, dict) or not deep: return [value]
+    if not deep: return [value]
+    if isinstance(value, list): return [q for v in value for q in _questions_in(v, deep - 1)]
+    if not isinstance(value, dict): return [value]
     if any(_key(k) in _KEYS and isinstance(v, str) for k, v in value.items()): return [value]
-    inner = [v for v in value.values() if isinstance(v, dict | list)]
+    holds = lambda v: isinstance(v, dict) or isinstance(v, list) and any(isinstance(x, dict) for x in v)
+    inner = [v for v in value.values() if holds(v)]
     return [q for v in inner for q in _questions_in(v, deep - 1)] or [value]
 
-def _tried(text, why, kind): # yields, of each object, its text, how it was read, and the question or why it is none
+def _tried(text, why, kind): # yields, of each object, its text, how it was read, question or reason
     try: value, how = _loaded(text) if not why else (None, 'strict')
     except KeyError as e: why, how = e.args[0], 'strict'
     except ValueError as e: why, how = str(e), 'repaired'
-    if why:
-        yield text, how, why
-        return
-    found = _questions_in(value) or [value]
+    found = [None] if why else _questions_in(value) or [value]
     for o in found:
         raw = text if len(found) == 1 else json.dumps(o, ensure_ascii=False)
-        try:
-            odd = how == 'repaired' and isinstance(o, dict) and not {*map(_key, o)} <= _KEYS
-            if odd: raise ValueError('repaired, with keys that no question has')
-            yield raw, how, _question(o, kind)
+        try: yield raw, how, why or _question(o, kind, how)
         except ValueError as e: yield raw, how, str(e)
 
 def _rejected(raw, how, reason):
@@ -446,17 +483,17 @@ def _rejected(raw, how, reason):
 def parse_reply(
     text:str, # what a teacher wrote: anything
     kind:str, # 'paper' or 'micro'
-) -> tuple[list[dict], list[dict]]: # questions, as dicts; rejects: raw (at most 2,000 characters), reason, how ('strict', 'repaired')
-    "Every JSON object of a reply, as a question or with the reason why it is none; a reply without one is a reject."
+) -> tuple[list[dict], list[dict]]: # questions; rejects: raw (cut), reason, how ('strict', 'repaired')
+    "Every JSON object of a reply as a question or a reject; a reply without one is a reject."
     _check_kind(kind)
     read, questions, rejects = text[:_REPLY], [], []
     for piece, why in _objects_in(read):
         for raw, how, made in _tried(piece, why, kind):
             if isinstance(made, dict): questions.append(made)
             else: rejects.append(_rejected(raw, how, made))
-    if text[_REPLY:]:
-        rejects.append(_rejected(text[_REPLY:], 'strict', f'beyond the first {_REPLY:,} characters of a reply'))
-    if not questions and not rejects: rejects.append(_rejected(text, 'repaired', 'no JSON object in the reply'))
+    left = lambda raw, why: rejects.append(_rejected(raw, 'strict', why))
+    if rest := text[_REPLY:]: left(rest, f'beyond the first {_REPLY:,} characters of a reply')
+    if not questions and not rejects: left(text, 'no JSON object in the reply')
     return questions, rejects
 
 # %% ../../nbs/training/42_questions.ipynb #5abe10d8
@@ -577,13 +614,15 @@ def shuffled_all(
 
 # %% ../../nbs/training/42_questions.ipynb #e36ece52
 def _told_why(q):
-    if not q['reason']: raise ValueError(f"question {q['question'][:60]!r} has no reason: leave it out, or use rationale=False")
-    return q['reason']
+    if q['reason']: return q['reason']
+    raise ValueError(f"{q['situation'][:60]!r} has no reason: leave it out, or use rationale=False")
 
 def _paper_row(q, answer, rationale):
-    prompt = TEXT_PAPER['train'].format(situation=q['situation'], question=q['question'], options='\n'.join(_lettered(q['options'])))
+    prompt = TEXT_PAPER['train'].format(
+        situation=q['situation'], question=q['question'], options='\n'.join(_lettered(q['options'])))
     said = answer_letter(q) if answer == 'letter' else q['answer']
-    return dict(prompt=prompt, completion=f'Reason: {_told_why(q)}\nAnswer: {said}' if rationale else said)
+    if rationale: said = f'Reason: {_told_why(q)}\nAnswer: {said}'
+    return dict(prompt=prompt, completion=said)
 
 def _micro_row(q, rationale):
     asked = f"{q['question'].rstrip('?')}: {', '.join(q['options'])}?" + ' say why.' * rationale
@@ -599,6 +638,6 @@ def training_row(
     "A question as text to learn from."
     _check_kind(kind)
     known = dict(paper=('letter', 'words'), micro=('words',))[kind]
-    if (answer or known[0]) not in known: raise ValueError(f'answer {answer!r}: the {kind} kind knows {known}')
-    q = _plain(question)
-    return _micro_row(q, rationale) if kind == 'micro' else _paper_row(q, answer or known[0], rationale)
+    answer, q = answer or known[0], _plain(question)
+    if answer not in known: raise ValueError(f'answer {answer!r}: the {kind} kind knows {known}')
+    return _micro_row(q, rationale) if kind == 'micro' else _paper_row(q, answer, rationale)
