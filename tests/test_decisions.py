@@ -8,8 +8,9 @@ from vlm_selfimprove.evaluation import benchmarks
 from vlm_selfimprove.evaluation.benchmarks import ask_all
 from vlm_selfimprove.evaluation.calibration import decision_checks, load_counterpart
 from vlm_selfimprove.evaluation.decisions import (
-    CAPTION, LETTERS, RECOVERED, caption_prompt, captions_decided, decide_from_captions, layer_alignment, measure_decisions,
-    measure_viva, option_order, parse_choice, positions, read_viva, save_as_viva, score_viva, situations, viva_prompt, write_lmms_task)
+    CAPTION_REQUEST, RECOVERED, VIVA_LETTERS, caption_prompt, captions_decided, decide_from_captions, layer_alignment,
+    measure_decisions, measure_viva, option_order, parse_choice, positions, read_viva, right_option, save_as_viva, score_viva,
+    situations, viva_prompt, write_lmms_task)
 from vlm_selfimprove.models.micro import micro_path
 from vlm_selfimprove.models.tiny import ARCHS, tiny_vlm
 from vlm_selfimprove.models.vlm import VLM, language_lora_targets, load_vlm
@@ -24,9 +25,9 @@ DISTRIBUTION = dict(A=417, B=263, C=222, D=241, E=80)  # of answers in the publi
 
 def entry(index, answer):
     "One entry in VIVA's layout, in words of our own."
-    actions = [f'{l}. {o} ({index})' for l, o in zip(LETTERS, ACTIONS)]
+    actions = [f'{l}. {o} ({index})' for l, o in zip(VIVA_LETTERS, ACTIONS)]
     raw, lost = '- List of Potential Actions:\n  ' + '\n  '.join(actions), FOUR.get(index, ' ')[0]
-    if index in FOUR: raw, answer = raw.replace(actions[LETTERS.index(lost)], FOUR[index]), lost
+    if index in FOUR: raw, answer = raw.replace(actions[VIVA_LETTERS.index(lost)], FOUR[index]), lost
     ends = f"{raw}\n\n{'Slected Action' if index == 241 else 'Answer'}: {RECOVERED.get(index, answer)}"
     return dict(image_url='https://example.org/x.jpg', index=index, action_answer=ends, reason='It helps.', category='[Child Safety]',
                 non_interven_action='E', situation_description=float('nan') if index in (236, 237) else 'A man sits by the road.',
@@ -66,7 +67,7 @@ def test_all_items_of_a_file_like_the_public_one(viva):
     assert f"{always['right'].mean():.3f}" == '0.336' and always['right'].sum() == 417
     perfect = score_viva(items, [i['answer'] for i in items], public=True)
     assert perfect['right'].sum() == 1223 and score_viva(items, [i['answer'] for i in items])['right'].all()
-    words = [i['options'][LETTERS.index(i['answer'])] for i in items]
+    words = [*map(right_option, items)]
     shown = [w in viva_prompt(i, option_order(i, public=True)) for w, i in zip(words, items)]
     best = score_viva(items, [w if ok else 'E' for w, ok in zip(words, shown)], public=True)
     assert sum(shown) == 1236 and best['right'].sum() == 1219 and score_viva(items, words)['right'].all()
@@ -131,7 +132,7 @@ def test_a_file_that_is_none_is_refused_with_its_name(tmp_path, data, word):
 
 # replies
 
-letters, odd = st.sampled_from(LETTERS), st.text(max_size=12)
+letters, odd = st.sampled_from(VIVA_LETTERS), st.text(max_size=12)
 
 
 @tried
@@ -139,9 +140,9 @@ letters, odd = st.sampled_from(LETTERS), st.text(max_size=12)
 def test_any_reply_is_read_one_way(text, public):
     "Twice the same, a letter or nothing; what the public script's cases settle, the setting changes only for letters not on the list."
     said = parse_choice(text, ACTIONS, public=public)
-    assert said == parse_choice(text, ACTIONS, public=public) and said in ('', *LETTERS)
+    assert said == parse_choice(text, ACTIONS, public=public) and said in ('', *VIVA_LETTERS)
     fewer = parse_choice(text, ACTIONS[1:], 'BCDE', public)
-    assert fewer in ('', *LETTERS) if public else fewer in ('', *'BCDE')
+    assert fewer in ('', *VIVA_LETTERS) if public else fewer in ('', *'BCDE')
 
 
 @tried
@@ -156,7 +157,7 @@ def test_a_letter_first_is_the_choice(letter, rest, before, mark):
 @tried
 @given(st.text(alphabet='ABCDEFab .)', max_size=4))
 def test_a_short_reply_is_its_first_letter(text):
-    first = next((c for c in text if c in LETTERS), '')
+    first = next((c for c in text if c in VIVA_LETTERS), '')
     assert parse_choice(text, ACTIONS) == first == parse_choice(text, 5, public=True)
 
 
@@ -164,7 +165,7 @@ def test_a_short_reply_is_its_first_letter(text):
 @given(st.integers(0, 4), st.sampled_from(('{}', 'I would say: {}', '"{}" is best', 'the best is to {} of course')), st.booleans())
 def test_an_options_words_are_the_choice(k, frame, small):
     text = frame.format(ACTIONS[k].lower() if small else ACTIONS[k])
-    assert parse_choice(text, ACTIONS) == LETTERS[k]
+    assert parse_choice(text, ACTIONS) == VIVA_LETTERS[k]
     assert parse_choice(text, 5) == '', 'a number of options has no words'
 
 
@@ -172,10 +173,10 @@ def test_an_options_words_are_the_choice(k, frame, small):
 @given(st.integers(0, 4), st.integers(0, 4), st.sampled_from((' or ', ', then ', '\n')))
 def test_two_choices_are_none(a, b, between):
     "In words, in marked letters, or one in each."
-    same = LETTERS[a] if a == b else ''
+    same = VIVA_LETTERS[a] if a == b else ''
     assert parse_choice(f'first {ACTIONS[a]}{between}{ACTIONS[b]}', ACTIONS) == same
-    assert parse_choice(f'maybe ({LETTERS[a]}){between}({LETTERS[b]})', ACTIONS) == same
-    assert parse_choice(f'the answer is ({LETTERS[a]}){between}{ACTIONS[b]}', ACTIONS) == same
+    assert parse_choice(f'maybe ({VIVA_LETTERS[a]}){between}({VIVA_LETTERS[b]})', ACTIONS) == same
+    assert parse_choice(f'the answer is ({VIVA_LETTERS[a]}){between}{ACTIONS[b]}', ACTIONS) == same
 
 
 @pytest.mark.parametrize('text, said, public', [
@@ -215,7 +216,7 @@ def test_shuffled_options_are_scored_on_what_was_meant(items, which, seed, publi
 def test_a_letter_said_always_falls_to_chance(items):
     "And right answers stand everywhere alike, once options are shuffled."
     orders = [option_order(i, 0) for i in items]
-    for l in LETTERS:
+    for l in VIVA_LETTERS:
         s = score_viva(items, [l] * 1240, orders)
         assert .15 < s['right'].mean() < .25 and positions(s)[l][1] == 1240
     assert .32 < score_viva(items, ['A'] * 1240)['right'].mean() < .35
@@ -242,7 +243,7 @@ def test_files_and_scenes_give_the_same_decisions(base, micro_viva):
     asked = [dict(r, prompt=viva_prompt(i, letters=False)) for r, i in zip(rows, items)]
     scenes, files = measure_decisions(base, asked), measure_viva(base, items, letters=False, max_new_tokens=16)
     assert scenes['texts'] == files['texts'] and scenes['right'].tolist() == files['right'].tolist()
-    assert scenes['said'] == [i['options'][LETTERS.index(l)] if l else '' for i, l in zip(items, files['said'])]
+    assert scenes['said'] == [i['options'][VIVA_LETTERS.index(l)] if l else '' for i, l in zip(items, files['said'])]
     assert files['right'].mean() > .5 and files['right'].mean() * 24 == sum(files['right'])
 
 
@@ -269,7 +270,7 @@ def test_both_ways_on_every_architecture(arch, micro_viva):
         heard.extend(prompts)
         return ['E'] * len(prompts)
     told = decide_from_captions(reads, vlm, items, 0, max_new_tokens=4)
-    assert told['captions'] == ask_all(vlm, [dict(id=i['id'], image=i['path']) for i in items], CAPTION, 4)
+    assert told['captions'] == ask_all(vlm, [dict(id=i['id'], image=i['path']) for i in items], CAPTION_REQUEST, 4)
     assert all(f'#[Situation]: {c}\n' in p for c, p in zip(told['captions'], heard, strict=True))
     assert told['right'].tolist() == [a == 'E' for a in told['at']] and not told['unparsed']
 
