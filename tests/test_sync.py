@@ -35,8 +35,8 @@ def test_imports_became_relative():
 def test_numbers(notebooks):
     "Notebooks that export are numbered, each number once; tutorials and papers are named; folders never have numbers."
     stem = lambda n: n.name.split('/')[-1]
-    nums = Counter(stem(n)[:3] for n in notebooks if n.module)
-    assert all(k[:2].isdigit() and k[2] == '_' and v == 1 for k, v in nums.items()), nums
+    nums = Counter(stem(n).split('_')[0] for n in notebooks if n.module)
+    assert all(k.isdigit() and v == 1 for k, v in nums.items()), nums
     assert not [n.name for n in notebooks if not n.module and stem(n)[0].isdigit()]
     assert not [n.name for n in notebooks if any(p[0].isdigit() for p in n.name.split('/')[:-1])]
 
