@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['ANSWERS', 'LOSSES', 'RECIPES', 'TextRecipe', 'textonly_micro', 'textonly_mllama', 'textonly_qwen2vl_7b',
-           'textonly_onevision_7b', 'load_writer', 'write_questions', 'read_questions', 'clean_questions', 'lay_out',
-           'train_on_text', 'gather', 'train']
+           'textonly_onevision_7b', 'load_writer', 'write_questions', 'read_questions', 'clean_questions', 'viva_texts',
+           'lay_out', 'train_on_text', 'gather', 'train']
 
 # %% ../../nbs/methods/62_textonly.ipynb #9db11612
 import json, math, shutil
@@ -23,7 +23,7 @@ from ..models.vlm import VLM, adapted, row_seed
 from ..training.preflight import preflight
 from ..training.questions import (
     LEAKS, REPEATS, REQUEST, SEEDS, duplicates_of, leaks_of, parse_reply, request_prompt)
-from ..training.questions import shuffled_all, training_row
+from ..training.questions import shuffled_all, situation_texts, training_row
 from ..training.train import _fit
 from ..training.trainset import check_dataset
 
@@ -168,7 +168,21 @@ def clean_questions(
                      dict(why=sha256_of(why), repeated=r.repeated, leaked=r.leaked, seeds=len(seeds),
                           benchmark=sha256_of(benchmark)), 1024, title='Questions that are new')
 
-# %% ../../nbs/methods/62_textonly.ipynb #8088391b
+# %% ../../nbs/methods/62_textonly.ipynb #a1aef150
+def viva_texts(
+    annotations:str|Path, # VIVA_annotation.json, or a file in its layout
+) -> dict: # name -> text
+    "What VIVA's entries tell in words; its pictures are not needed for that."
+    try: rows = json.loads(Path(annotations).read_bytes())
+    except (OSError, ValueError) as e: raise ValueError(f'{annotations}: cannot be read as JSON ({e})') from None
+    text = lambda v: v if isinstance(v, str) else ''  # a few are NaN
+    entries = [x for x in rows if isinstance(x, dict)] if isinstance(rows, list) else []
+    found = situation_texts([dict(id=f"viva-{x.get('index')}", situation=text(x.get('situation_description')),
+                                  options=[*map(text, x.get('action_list') or [])]) for x in entries])
+    if not found: raise ValueError(f'{annotations}: no situation_description and no action_list in it')
+    return found
+
+# %% ../../nbs/methods/62_textonly.ipynb #40bec3f0
 def lay_out(
     kept:list[dict], # from `clean_questions`
     run:str, # run folder
@@ -183,7 +197,7 @@ def lay_out(
                      dict(prompts=r.prompts, answer=r.answer, rationale=r.rationale, seed=r.seed), 1024,
                      title='Questions to train on', kind='sft')
 
-# %% ../../nbs/methods/62_textonly.ipynb #b82a0642
+# %% ../../nbs/methods/62_textonly.ipynb #e65976ea
 def train_on_text(
     vlm:VLM, # the model that is to improve
     rows:list[dict], # from `lay_out`
@@ -205,7 +219,7 @@ def train_on_text(
     shutil.rmtree(f'{out}/table')
     return res
 
-# %% ../../nbs/methods/62_textonly.ipynb #6cf4b647
+# %% ../../nbs/methods/62_textonly.ipynb #75cd578d
 def gather(
     teacher:VLM|Endpoint, # from `load_writer`
     run:str, # run folder
