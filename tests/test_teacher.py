@@ -138,12 +138,12 @@ def test_a_busy_server_is_left_alone(seconds):
     assert replies[0].mended == 'HTTP 429' and not early and len(s.times) == 41
 
 
-def test_nobody_waits_for_an_hour():
+def test_nobody_waits_for_ever():
     "Whatever a server asks for, the longest wait is a setting."
-    with fault_server(lambda prompt, attempt: '' if attempt else '429', rest='3600') as s:
+    with fault_server(lambda prompt, attempt: '' if attempt else '429', rest='40') as s:
         start = time.monotonic()
         assert ask_teacher(endpoint(s, longest=.2), asking(3))[2].mended == 'HTTP 429'
-        assert .2 <= time.monotonic() - start < 600
+        assert .2 <= time.monotonic() - start < 35
 
 
 def test_how_many_at_a_time_and_a_minute():
@@ -239,7 +239,7 @@ def test_a_planted_key_gets_nowhere_but_to_the_server(caplog, capfd, monkeypatch
     monkeypatch.setenv('TEACHER_KEY', f' {SECRET}\n')  # as it comes out of a file
     caplog.set_level(logging.DEBUG)
     refused = {'question 3': (400, dict(error=dict(message=f'{SECRET} is wrong'))),
-               'question 4': (418, f'Bearer {SECRET}'.encode()), 'question 5': (400, dict(error=dict(message='x' * 117 + SECRET)))}
+               'question 4': (418, f'Bearer {SECRET}'.encode()), 'question 5': (400, dict(error=dict(message='x' * 100 + SECRET)))}
     echo = lambda prompt, attempt: 'echo' if attempt == 0 or prompt == 'question 2' else ''
     with fault_server(echo, refused) as s:
         there = endpoint(s, key_env='TEACHER_KEY', retries=1)
