@@ -4,11 +4,13 @@ import pytest
 from conftest import ROOT, tracked
 from execnb.nbio import read_nb
 from execnb.shell import CaptureShell
+from vlm_selfimprove.models.micro import shipped
 from vlm_selfimprove.reproduce.claims import FIELDS, code_key, read_result, read_results
 from vlm_selfimprove.reproduce.drawing import claim_and_base
 from vlm_selfimprove.reproduce.ledger import PAGE_OF, PAPERS
 from vlm_selfimprove.reproduce.studies import STUDIES
 from vlm_selfimprove.reproduce.svp import SVP_AMOUNTS, SVP_CLAIMS, TRAININGS
+from vlm_selfimprove.reproduce.textonly import TEXT_AMOUNTS, TEXT_BASES, TEXT_CLAIMS
 from vlm_selfimprove.reproduce.tables import CLAIMS, CONTROLLED, FIGURES, GAINS, SETTINGS
 
 RESULTS = ROOT/'nbs/papers/results'
@@ -23,7 +25,7 @@ def reproduce(out, *more, paper='stic'):
     command = [sys.executable, '-c', code, 'reproduce', paper, '--smoke', '--out', str(out), *more]
     p = subprocess.run(command, capture_output=True, text=True)
     assert p.returncode == 0, p.stderr[-2000:]
-    found = {f.stem.removeprefix('stic_'): read_result(f) for f in sorted((out/'results').glob(f'{paper}_*.json'))}
+    found = {f.stem.removeprefix('stic_'): read_result(f) for f in sorted((out/'results').glob(f"{paper.removesuffix('only')}_*.json"))}
     return found, spent() - before
 
 
@@ -84,6 +86,14 @@ def test_second(smoke, capsys):
     assert all(full[k]['adapters'] for k in SVP_HEADLINES - OF_SAMPLES)
 
 
+def test_third(smoke, capsys):
+    "Text-only training's headlines on each base that ships, in less than three minutes of two cores."
+    found, seconds = reproduce(smoke[0], paper='textonly')
+    with capsys.disabled(): print(f'\n  reproduce textonly --smoke: {seconds:.0f} seconds of one core')
+    there = [label for label, folder in TEXT_BASES.items() if folder in shipped()]
+    assert set(found) == {f'text_{k}_{b}' for k in TEXT_CLAIMS for b in there} and seconds < 2 * 180
+
+
 @pytest.mark.slow
 def test_everything(smoke, everything):
     "`--full` goes on from the headlines, keeps what was made, and gives each claim of the ledger a result."
@@ -127,12 +137,12 @@ def test_pages_wait_for_results(name, papers):
 
 def test_the_ledger_is_as_long_as_the_code():
     "Each claim and study has its page and its place; the paper's claims are those that a stranger would look for."
-    assert {claim_and_base(k)[0] for k in HEADLINES | REST} == {k for k in PAGE_OF if not k.startswith('svp_')}
+    assert {claim_and_base(k)[0] for k in HEADLINES | REST} == {k for k in PAGE_OF if not k.startswith(('svp_', 'text_'))}
     assert {f"{p.parent.name}/{p.name}" for p in PAGES} >= set(PAGE_OF.values())
-    assert all(len(pages) > 15 for pages in PAPERS.values())
+    assert all(len(pages) > (15 if paper != 'Text-only' else 4) for paper, pages in PAPERS.items())
 
 
-EXPLORATORY = 'svp_samples', 'svp_iterations', 'svp_size', 'svp_detector'  # one training seed, and their pages say so
+EXPLORATORY = 'svp_samples', 'svp_iterations', 'svp_size', 'svp_detector', 'text_more'  # one training seed, and their pages say so
 COMMITTED = sorted(RESULTS.glob('*.json'))
 
 
@@ -142,15 +152,17 @@ def test_committed_results(path):
     r = read_result(path)  # computes effect, interval and verdict again
     assert all(k in r for k in FIELDS) and r['name'] == path.stem
     assert path.stem.removeprefix('stic_') in HEADLINES | REST if r['paper'] == 'STIC' else claim_and_base(path.stem)[0] in PAGE_OF
-    amounts = [SVP_AMOUNTS['images']] if r['paper'] == 'SVP' else [SETTINGS['images'], SETTINGS['images'] // 4]
-    assert r['settings']['images'] in amounts, 'other settings than those of the claims'
+    amounts = dict(SVP=[SVP_AMOUNTS['images']], STIC=[SETTINGS['images'], SETTINGS['images'] // 4])
+    if r['paper'] == 'Text-only': assert {k: r['settings'][k] for k in TEXT_AMOUNTS if k in r['settings']} == {
+        k: list(v) if isinstance(v, tuple) else v for k, v in TEXT_AMOUNTS.items() if k in r['settings']}
+    else: assert r['settings']['images'] in amounts[r['paper']], 'other settings than those of the claims'
     assert set(r['seeds']) <= set(SETTINGS['seeds'])
     if r['form'] != 'study' and not path.stem.startswith(EXPLORATORY): assert len(r['seeds']) >= 3
 
 
 def test_no_result_is_stale():
     "Every committed result was made by the code at hand; what only tidies changes no hash."
-    results = {f'{p}_{k}': r for p in ('stic', 'svp') for k, r in read_results(paper=p, folder=RESULTS).items()}
+    results = {f'{p}_{k}': r for p in ('stic', 'svp', 'text') for k, r in read_results(paper=p, folder=RESULTS).items()}
     keys = {made_by: code_key(made_by) for made_by in {tuple(r['made_by']) for r in results.values()}}
     stale = [name for name, r in results.items() if r['code'] != keys[tuple(r['made_by'])]]
     assert not stale, f'the code that makes them has changed since, make them again: {stale}'

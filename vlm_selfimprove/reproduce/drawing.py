@@ -56,7 +56,9 @@ def marker_handle(
 # %% ../../nbs/reproduce/84_drawing.ipynb #f2a53eec
 STANDS_FOR = dict(science='ScienceQA', text='TextVQA', chart='ChartQA', open='LLaVA-Bench',
                   abilities='MMBench', integrated='MM-Vet', math='MathVista')
-BASES = dict(shipped='shipped base', weak='weaker base', large='larger base', bases='two bases, one against the other')
+BASES = dict(shipped='shipped base', weak='weaker base', large='larger base', bases='two bases, one against the other',
+             told='base that was told six rules', mllama='micro Mllama', idefics3='micro Idefics3',
+             next='micro LLaVA-NeXT')
 COMPARED = dict(
     main_objects='object F1', main_facts='fact F1', main_vqa='questions, both direct',
     main_dar='questions, both describing first',
@@ -134,7 +136,15 @@ COMPARED = dict(
     svp_rival_star_pope='POPE F1, right answers as hints → SVP',
     svp_rival_star_captions='captions, right answers as hints → SVP',
     svp_rival_svp_vcd='POPE F1, SVP → with contrastive decoding',
-    svp_rival_table='rivals in one table')
+    svp_rival_table='rivals in one table',
+    text_counterpart='decisions, from images → from captions by a language model',
+    text_lift='decisions from images, base → own questions',
+    text_stronger="decisions from images, base → a stronger model's questions",
+    text_teachers='decisions from images, stronger → own teacher',
+    text_more='decisions from images, fewer → more questions',
+    text_described='decisions, describing first, base → own questions',
+    text_words='decisions told in words, base → own questions',
+    text_vqa='other questions, base → own questions', text_objects='object F1, base → own questions')
 
 def claim_and_base(
     name:str, # of a result, for example 'stic_fig05_shipped' or 'main_shipped_facts'
@@ -491,6 +501,8 @@ def command_for(
     key, base = claim_and_base(name)
     first, *rest = key.split('_')
     other = {'shipped': '', 'bases': '', 'weak': ' --model micro-weak --label weak'}
+    if first == 'text' and rest != ['more']: return 'vlmsi reproduce textonly'  # all bases
+    if first == 'text': return 'vlmsi reproduce textonly --full'
     if first == 'svp':
         part = f'svp.{rest[0]}' if rest[0] in SVP_PARTS else 'svp'
         if part == 'svp.size': base = 'shipped'  # it measures all bases
@@ -506,7 +518,7 @@ def page_results(
     folder=None, # of the results; default: those of this checkout
 ) -> dict|None: # name -> result; None where one is not there yet, and the page says so
     "The results of a page, or one line that says what it waits for."
-    whole = lambda name: name if name.startswith('svp_') else f'stic_{name}'
+    whole = lambda name: name if name.startswith(('svp_', 'text_')) else f'stic_{name}'
     path = lambda name: (folder or results_folder())/f'{whole(name)}.json'
     if lacks := [k for k in names if not path(k).exists()]:
         commands = ', '.join(f'`{c}`' for c in dict.fromkeys(map(command_for, lacks)))

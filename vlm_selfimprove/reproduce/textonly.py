@@ -224,7 +224,7 @@ def reproduce_text(
 def _saved(setup, claims, measured, trained, seconds):
     scores, seeds = text_scores(setup, measured), setup.settings['seeds']
     said = result_settings(text_recipe(setup), setup.settings, setup.label, teachers=TEACHERS)
-    adapters = adapters_of(setup, trained, 'textonly')
+    adapters = adapters_of(setup, trained, 'textonly.amounts' if 'more' in claims else 'textonly.main')
     table, made_by = text_compared([w for w in measured if w != 'base']), text_made_by(setup, *TEACHERS)
     save = lambda key, claim: setup.save(result(
         f'text_{key}_{setup.label}', claim, scores, seeds, said, seconds, table, made_by,
