@@ -34,8 +34,8 @@ from .tables import (
     FIGURES, GAINS, SETTINGS, SMOKE, Setup, controls_measured, look_of, main_runs,
     reproduce_controls, reproduce_main, reproduce_tables, stages_measured, stages_of)
 from .textonly import (
-    TEACHERS, TEXT_AMOUNTS, TEXT_BASES, TEXT_SMALL, base_measured, questions_of, reproduce_amounts)
-from .textonly import reproduce_text, text_seed
+    TEACHERS, TEXT_AMOUNTS, TEXT_BASES, TEXT_SMALL, base_measured, reproduce_amounts, reproduce_text)
+from .textonly import text_seed, written_questions
 
 # %% ../../nbs/reproduce/87_parts.ipynb #87c0de06
 def _setups(setup, small): # -> of the main job; function of a study's name that gives a study's
@@ -230,7 +230,7 @@ def reproduce_third(
     same_code(out)
     each = jobs[0].settings['seeds']
     if workers > 1:
-        share_work([[(questions_of, jobs[0], s, t) for s in each for t in TEACHERS],
+        share_work([[(written_questions, jobs[0], s, t) for s in each for t in TEACHERS],
                     [*((base_measured, x) for x in jobs), *((text_seed, x, s) for x in jobs for s in each)]],
                    out, 'textonly', workers)
     for x in jobs:
