@@ -83,7 +83,8 @@ GROUPS = {'STIC: claims of the paper': PAPER_PAGES,
           'Text-only training: claims of the paper': TEXT_PAPER_PAGES,
           'Text-only training: where it goes': TEXT_FAIR_PAGES}
 PAGE_OF = {key: page for pages in GROUPS.values() for key, page in pages.items()}
-PAPERS = {'STIC': PAPER_PAGES, 'SVP': SVP_PAPER_PAGES, 'Text-only': TEXT_PAPER_PAGES}  # whose claims are corrected and counted together
+PAPERS = {  # whose claims are corrected and counted together
+    'STIC': PAPER_PAGES, 'SVP': SVP_PAPER_PAGES, 'Text-only': TEXT_PAPER_PAGES}
 
 def paper_of(
     key:str, # of a claim
