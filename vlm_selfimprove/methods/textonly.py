@@ -22,7 +22,7 @@ from ..models.teacher import Endpoint, ask_teacher, load_teacher, teacher_key
 from ..models.vlm import VLM, adapted, row_seed
 from ..training.preflight import preflight
 from ..training.questions import (
-    LEAKS, REPEATS, REQUEST, SEEDS, duplicates_of, leaks_of, parse_reply, request_prompt)
+    LEAKS, REPEATS, SEEDS, TEACHER_REQUEST, duplicates_of, leaks_of, parse_reply, request_prompt)
 from ..training.questions import shuffled_all, situation_texts, training_row
 from ..training.train import _fit
 from ..training.trainset import check_dataset
@@ -31,7 +31,7 @@ from ..training.trainset import check_dataset
 ANSWERS, LOSSES = ('letter', 'words'), ('completion', 'all')
 _COUNT, _SHARE, _RATE = (1, None), (0, 1), (1e-12, 1)
 _RANGES = dict(  # setting -> smallest and largest, or the words
-    prompts=tuple(REQUEST), seed=(0, 2**32 - 1), questions=_COUNT, per_call=_COUNT, examples=(0, 10),
+    prompts=tuple(TEACHER_REQUEST), seed=(0, 2**32 - 1), questions=_COUNT, per_call=_COUNT, examples=(0, 10),
     temperature=(0, 100), top_p=_SHARE, max_new_tokens=_COUNT, gen_batch=_COUNT, tries=_COUNT,
     repeated=_SHARE, leaked=_SHARE, answer=ANSWERS, rationale=(False, True), loss=LOSSES,
     lr=_RATE, epochs=(1e-6, 10**6), batch=_COUNT, micro_batch=_COUNT, lora_r=_COUNT, lora_alpha=_COUNT,
