@@ -296,7 +296,7 @@ def test_a_local_reply_hangs_on_its_ask_alone(lm):
 
 def test_a_model_with_eyes_can_be_asked_too(lm, micro):
     "With text alone, as `generate` asks it."
-    vlm, asks = load_vlm(micro), situations()[0][0][:4]
+    vlm, asks = load_vlm(micro), situations()[0][0][10:14]
     said = ask_teacher(vlm, asks, 24, 0.)
     assert [r.text for r in said] == [t for t, in vlm.generate([dict(a, images=[]) for a in asks], max_new_tokens=24)]
     assert teacher_key(vlm) != teacher_key(lm)
