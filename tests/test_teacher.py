@@ -152,19 +152,20 @@ def test_how_many_at_a_time_and_a_minute():
         ask_teacher(endpoint(s, concurrency=3), asking(12))
         assert 1 < s.most <= 3
     with fault_server(lambda prompt, attempt: '500' if attempt == 0 and prompt == 'question 1' else '') as s:
-        there, start = endpoint(s, per_minute=1200, concurrency=8), time.monotonic()
+        there, start = endpoint(s, per_minute=240, concurrency=8), time.monotonic()
         for n in (5, 6): ask_teacher(there, asking(n))
-        assert len(s.times) == 12 and time.monotonic() - start >= 11 * .05
+        assert len(s.times) == 12 and time.monotonic() - start >= 11 * .25
 
 
 def test_an_interrupt_stops_it():
     "What is under way is waited for; what is not, is not sent."
     def script(prompt, attempt):
         if prompt == 'question 20': os.kill(os.getpid(), signal.SIGINT)
-        return '500' if prompt == 'question 22' else ''  # its tries would go on for minutes
+        return '500' if prompt == 'question 22' else ''  # its tries would take 53 seconds or more
     with fault_server(script) as s:
-        with pytest.raises(KeyboardInterrupt): ask_teacher(endpoint(s, concurrency=2, backoff=5., retries=9), asking(2000))
-        assert len(s.times) < 1000
+        start = time.monotonic()
+        with pytest.raises(KeyboardInterrupt): ask_teacher(endpoint(s, concurrency=2, backoff=15., retries=3), asking(2000))
+        assert len(s.times) < 1000 and time.monotonic() - start < 40
 
 
 @pytest.mark.parametrize('status, body, setting', [
@@ -295,7 +296,7 @@ def test_a_local_reply_hangs_on_its_ask_alone(lm):
 
 def test_a_model_with_eyes_can_be_asked_too(lm, micro):
     "With text alone, as `generate` asks it."
-    vlm, asks = load_vlm(micro), situations()[0][0][:4]
+    vlm, asks = load_vlm(micro), situations()[0][0][10:14]
     said = ask_teacher(vlm, asks, 24, 0.)
     assert [r.text for r in said] == [t for t, in vlm.generate([dict(a, images=[]) for a in asks], max_new_tokens=24)]
     assert teacher_key(vlm) != teacher_key(lm)
