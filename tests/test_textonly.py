@@ -6,6 +6,7 @@ import numpy as np, pytest
 from safetensors.numpy import load_file
 from test_faults import events, run, said
 from tinies import mk_tiny
+from vlm_selfimprove.data.journal import StageError
 from vlm_selfimprove.data.log import Log
 from vlm_selfimprove.data.records import read_parquet
 from vlm_selfimprove.evaluation.decisions import situations
@@ -99,6 +100,10 @@ def test_a_teacher_that_fails(tmp_path, monkeypatch):
     man = json.loads((tmp_path/'run/replies/manifest.json').read_text())
     assert len(calls) == len(set(calls)) == man['counts']['rows'] and man['reasons'] == {'no reply: HTTP 500': man['counts']['rejected']}
     assert len(kept) == 6
+    monkeypatch.setattr(textonly, 'ask_teacher', lambda teacher, asks, **kw: [Reply('', 'failed', 0, 0, 4, 'HTTP 503') for _ in asks])
+    (tmp_path/'dead').mkdir()
+    with pytest.raises(StageError, match='none of 3 calls.*HTTP 503'): gather(good, tmp_path/'dead', r, log=Log(tmp_path/'dead'))
+    assert not json.loads((tmp_path/'dead/replies/journal.jsonl').read_text().splitlines()[0]).get('rows'), 'nothing of it is kept'
     monkeypatch.setattr(textonly, 'ask_teacher', lambda teacher, asks, **kw: [Reply('no.', 'stop', 1, 1, 1, '') for _ in asks])
     with pytest.raises(ValueError, match='no question is left'):
         train(load_vlm(micro_path()), [], tmp_path/'mute', replace(r, model=str(micro_path())), Log(tmp_path/'run'))

@@ -115,6 +115,9 @@ def write_questions(
                                                        r.per_call)) for b in batch]
         said = ask_teacher(teacher, asks, max_new_tokens=r.max_new_tokens, temperature=r.temperature,
                            top_p=r.top_p, seed=r.seed, batch_size=r.gen_batch)
+        failed = [x.fault for x in said if x.finish == 'failed']
+        if len(failed) == len(said) > 2: raise ValueError(  # a dead server's rows are not to be kept
+            f'none of {len(said)} calls of the teacher {r.teacher!r} was answered: {failed[0]}')
         return [dict(reject=f'no reply: {x.fault}') if x.finish == 'failed' else
                 dict(shown=b['shown'], text=x.text, finish=x.finish, tokens_in=x.tokens_in,
                      tokens_out=x.tokens_out, tries=x.tries) for b, x in zip(batch, said)]
