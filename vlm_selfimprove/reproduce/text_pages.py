@@ -91,7 +91,7 @@ def ways_figure(
     line = lambda r, who: f'{_base(r)},\n{TEACHERS_TOLD[who]}'
     panels = {MEASURES_TOLD[k]: ({line(r, who): below(r, 'measures')[f'{who}/{k}']
                                   for r in rs for who in TEACHERS_TOLD}, {}) for k in measures}
-    return interval_panels(panels, 'change by training on questions in words, points')
+    return interval_panels(panels, 'change by training on words, points')
 
 # %% ../../nbs/reproduce/101_text_pages.ipynb #548e7e01
 TEXT_AT_PAPER_SCALE = '''
