@@ -153,8 +153,9 @@ def test_committed_results(path):
     assert all(k in r for k in FIELDS) and r['name'] == path.stem
     assert path.stem.removeprefix('stic_') in HEADLINES | REST if r['paper'] == 'STIC' else claim_and_base(path.stem)[0] in PAGE_OF
     amounts = dict(SVP=[SVP_AMOUNTS['images']], STIC=[SETTINGS['images'], SETTINGS['images'] // 4])
-    if r['paper'] == 'Text-only': assert {k: r['settings'][k] for k in TEXT_AMOUNTS if k in r['settings']} == {
-        k: list(v) if isinstance(v, tuple) else v for k, v in TEXT_AMOUNTS.items() if k in r['settings']}
+    if r['paper'] == 'Text-only':
+        wanted = {k: TEXT_AMOUNTS[k] for k in ('items', 'vqa', 'scenes')} | dict(sizes=list(TEXT_AMOUNTS['sizes']))
+        assert {k: r['settings'][k] for k in wanted} == wanted and r['settings']['recipe']['questions'] == max(wanted['sizes'])
     else: assert r['settings']['images'] in amounts[r['paper']], 'other settings than those of the claims'
     assert set(r['seeds']) <= set(SETTINGS['seeds'])
     if r['form'] != 'study' and not path.stem.startswith(EXPLORATORY): assert len(r['seeds']) >= 3
