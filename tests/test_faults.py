@@ -27,6 +27,23 @@ def run(argv, out, last=0, delay=0.):
     return p.exitcode
 
 
+def killed_and_continued(command, out, n, kills):
+    "SIGKILL at random moments of `n` writes, a start after each; then to the end."
+    rng, codes = random.Random(0), []
+    for i in range(kills):
+        before = len(events(out)) if codes else 0
+        stop = max(1, int(n * .95 * (i + rng.random()) / kills))
+        codes.append(run(command, out, max(1, stop - before), rng.uniform(0, .05)))
+    assert codes == [-signal.SIGKILL] * kills, (codes, said(out))
+    assert run(command, out) == 0, said(out)
+
+
+def adapters_apart(a, b):
+    "The largest difference between the adapters of two runs."
+    x, y = (load_file(o/'adapter/adapter_model.safetensors') for o in (a, b))
+    return max(np.abs(x[k] - y[k]).max() for k in x)
+
+
 def said(out): return Path(f'{out}.events.txt').read_text()[-3000:]
 
 

@@ -1,4 +1,4 @@
-"`vlmsi reproduce stic` and `svp` run from nothing on their smallest settings, write every result, and a second call only reads."
+"`vlmsi reproduce stic`, `svp` and `textonly` run from nothing on their smallest settings, write every result, and a second call only reads."
 import contextlib, json, resource, shutil, subprocess, sys
 import pytest
 from conftest import ROOT, tracked
@@ -56,12 +56,12 @@ def smoke(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def everything(smoke):
-    "`--full` of both papers, after the headlines: folder, results of STIC, of SVP."
+    "`--full` of each paper, after the headlines: folder, results of STIC, of SVP, of text-only training."
     finished = '*/stage1/adapter/*.safetensors', '*-seven/*.json', '*/measured-*/*.json'
     made = {p: p.stat().st_mtime_ns for pattern in finished for p in smoke[0].glob(pattern)}
     full, _ = reproduce(smoke[0], '--full')
     assert len(made) > 10 and made == {p: p.stat().st_mtime_ns for p in made}, 'finished parts were made again'
-    return smoke[0], full, reproduce(smoke[0], '--full', paper='svp')[0]
+    return smoke[0], full, *(reproduce(smoke[0], '--full', paper=p)[0] for p in ('svp', 'textonly'))
 
 
 def test_smoke(smoke, capsys):
@@ -98,10 +98,11 @@ def test_third(smoke, capsys):
 def test_everything(smoke, everything):
     "`--full` goes on from the headlines, keeps what was made, and gives each claim of the ledger a result."
     _, first, _ = smoke
-    _, full, svp = everything
+    _, full, svp, text = everything
     assert set(full) == HEADLINES | REST
     assert numbers(first).items() <= numbers(full).items()
     assert {claim_and_base(k)[0] for k in svp} == {k for k in PAGE_OF if k.startswith('svp_')}
+    assert {claim_and_base(k)[0] for k in text} == {k for k in PAGE_OF if k.startswith('text_')}
 
 
 def said_by(page, home):

@@ -1,5 +1,5 @@
 "SVP under SIGKILL, on other architectures, with a tiny GroundingDINO, and what its report shows."
-import json, random, signal
+import json
 from dataclasses import replace
 from pathlib import Path
 import numpy as np, pytest, torch
@@ -8,7 +8,7 @@ from safetensors.numpy import load_file
 from transformers import (
     BertTokenizerFast, GroundingDinoConfig, GroundingDinoForObjectDetection, GroundingDinoImageProcessorPil, GroundingDinoProcessor,
     SwinConfig)
-from test_faults import events, run, said
+from test_faults import adapters_apart, events, killed_and_continued, run, said
 from tinies import mk_tiny
 from vlm_selfimprove.data.images import check_images, list_images
 from vlm_selfimprove.data.microset import micro_images
@@ -45,17 +45,9 @@ def data(out): return {s: (out/s/'data.parquet').read_bytes() for s in STAGES}
 
 def test_killed_seven_times(command, unharmed, tmp_path):
     "SIGKILL at seven random moments, a start after each: the same data to the byte, the same adapter to 1e-6."
-    rng, out, n = random.Random(0), tmp_path/'run', len(events(unharmed))
-    codes = []
-    for i in range(7):
-        before = len(events(out)) if codes else 0
-        stop = max(1, int(n * .95 * (i + rng.random()) / 7))
-        codes.append(run(command, out, max(1, stop - before), rng.uniform(0, .05)))
-    assert codes == [-signal.SIGKILL] * 7, (codes, said(out))
-    assert run(command, out) == 0, said(out)
+    killed_and_continued(command, out := tmp_path/'run', len(events(unharmed)), 7)
     assert data(out) == data(unharmed)
-    a, b = (load_file(o/'adapter/adapter_model.safetensors') for o in (unharmed, out))
-    assert max(np.abs(a[k] - b[k]).max() for k in a) < 1e-6
+    assert adapters_apart(unharmed, out) < 1e-6
 
 
 def test_everything_is_counted(unharmed):

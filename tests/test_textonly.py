@@ -1,10 +1,10 @@
 "Text-only training under SIGKILL, on other architectures, with both losses, and from a teacher that is wrong or silent."
-import json, random, signal
+import json
 from dataclasses import replace
 from pathlib import Path
 import numpy as np, pytest
 from safetensors.numpy import load_file
-from test_faults import events, run, said
+from test_faults import adapters_apart, events, killed_and_continued, run, said
 from tinies import mk_tiny
 from vlm_selfimprove.data.journal import StageError
 from vlm_selfimprove.data.log import Log
@@ -39,17 +39,9 @@ def data(out): return {s: (out/s/'data.parquet').read_bytes() for s in STAGES}
 
 def test_killed_four_times(command, unharmed, tmp_path):
     "SIGKILL at four random moments, a start after each: the same data to the byte, the same adapter to 1e-6."
-    rng, out, n = random.Random(0), tmp_path/'run', len(events(unharmed))
-    codes = []
-    for i in range(4):
-        before = len(events(out)) if codes else 0
-        stop = max(1, int(n * .95 * (i + rng.random()) / 4))
-        codes.append(run(command, out, max(1, stop - before), rng.uniform(0, .05)))
-    assert codes == [-signal.SIGKILL] * 4, (codes, said(out))
-    assert run(command, out) == 0, said(out)
+    killed_and_continued(command, out := tmp_path/'run', len(events(unharmed)), 4)
     assert data(out) == data(unharmed)
-    a, b = (load_file(o/'adapter/adapter_model.safetensors') for o in (unharmed, out))
-    assert max(np.abs(a[k] - b[k]).max() for k in a) < 1e-6
+    assert adapters_apart(unharmed, out) < 1e-6
 
 
 def test_everything_is_counted(unharmed):

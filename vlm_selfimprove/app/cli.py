@@ -100,7 +100,7 @@ def _decisions(): # situations to decide about
     return situations(300, 1_000_000)
 
 def _benchmark(name): # -> name of a text -> text
-    from vlm_selfimprove.methods.textonly import viva_texts
+    from vlm_selfimprove.evaluation.decisions import viva_texts
     from vlm_selfimprove.training.questions import situation_texts
     return situation_texts(_decisions()) if name == 'decisions' else viva_texts(name)
 

@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['VIVA_LETTERS', 'RECOVERED', 'CAPTION_REQUEST', 'FROM_CAPTION', 'IN_WORDS', 'situations', 'options_text',
-           'save_as_viva', 'read_viva', 'option_order', 'viva_prompt', 'caption_prompt', 'parse_choice', 'whole_items',
-           'right_option', 'score_viva', 'positions', 'measure_viva', 'decide_from_captions', 'write_lmms_task',
-           'measure_decisions', 'read_prompts', 'captions_decided', 'tells_rule', 'by_rule', 'cka', 'layer_alignment']
+           'save_as_viva', 'read_viva', 'viva_texts', 'option_order', 'viva_prompt', 'caption_prompt', 'parse_choice',
+           'whole_items', 'right_option', 'score_viva', 'positions', 'measure_viva', 'decide_from_captions',
+           'write_lmms_task', 'measure_decisions', 'read_prompts', 'captions_decided', 'tells_rule', 'by_rule', 'cka',
+           'layer_alignment']
 
 # %% ../../nbs/evaluation/59_decisions.ipynb #ebf746c0
 import json, re
@@ -21,6 +22,7 @@ from .benchmarks import ask_all, picture, score_answers
 from .calibration import careful_captions, read_all
 from .metrics import said_of
 from ..models.vlm import VLM, encode, with_answers
+from ..training.questions import situation_texts
 from ..world.language import parse
 from ..world.scenes import HAZARDS, PERSONS
 from ..world.tasks import (
@@ -148,6 +150,18 @@ def read_viva(
     if items: return items, skipped
     some = '; '.join(f"{r['id']}: {r['reason']}" for r in skipped[:3])
     raise ValueError(f'{path}: no entry can be used ({some})')
+
+# %% ../../nbs/evaluation/59_decisions.ipynb #59a0e002
+def viva_texts(
+    annotations: str | Path,  # VIVA_annotation.json, or a file in its layout
+) -> dict:  # name -> text
+    "What VIVA's entries tell in words; their pictures are not needed for that."
+    text = lambda v: v if isinstance(v, str) else ''  # a few are NaN
+    entries = [x for x in _annotated(Path(annotations)) if isinstance(x, dict)]
+    found = situation_texts([dict(id=f"viva-{x.get('index')}", situation=text(x.get('situation_description')),
+                                  options=[*map(text, x.get('action_list') or [])]) for x in entries])
+    if found: return found
+    raise ValueError(f'{annotations}: no situation_description and no action_list in it')
 
 # %% ../../nbs/evaluation/59_decisions.ipynb #8ea53bc0
 CAPTION_REQUEST = (  # Appendix A.2; the public code has it in one line

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['ANSWERS', 'LOSSES', 'RECIPES', 'TextRecipe', 'textonly_micro', 'textonly_mllama', 'textonly_qwen2vl_7b',
-           'textonly_onevision_7b', 'load_writer', 'write_questions', 'read_questions', 'clean_questions', 'viva_texts',
-           'lay_out', 'train_on_text', 'gather', 'train']
+           'textonly_onevision_7b', 'load_writer', 'write_questions', 'read_questions', 'clean_questions', 'lay_out',
+           'train_on_text', 'gather', 'train']
 
 # %% ../../nbs/methods/62_textonly.ipynb #9db11612
 import json, math, shutil
@@ -23,7 +23,7 @@ from ..models.vlm import VLM, adapted, row_seed
 from ..training.preflight import preflight
 from ..training.questions import (
     LEAKS, REPEATS, SEEDS, TEACHER_REQUEST, duplicates_of, leaks_of, parse_reply, request_prompt)
-from ..training.questions import shuffled_all, situation_texts, training_row
+from ..training.questions import shuffled_all, training_row
 from ..training.train import _fit
 from ..training.trainset import check_dataset
 
@@ -170,20 +170,6 @@ def clean_questions(
     return run_stage(run, 'kept', questions, lambda batch: [*map(keep, batch)],
                      dict(why=sha256_of(why), repeated=r.repeated, leaked=r.leaked, seeds=len(seeds),
                           benchmark=sha256_of(benchmark)), 1024, title='Questions that are new')
-
-# %% ../../nbs/methods/62_textonly.ipynb #a1aef150
-def viva_texts(
-    annotations:str|Path, # VIVA_annotation.json, or a file in its layout
-) -> dict: # name -> text
-    "What VIVA's entries tell in words; its pictures are not needed for that."
-    try: rows = json.loads(Path(annotations).read_bytes())
-    except (OSError, ValueError) as e: raise ValueError(f'{annotations}: cannot be read as JSON ({e})') from None
-    text = lambda v: v if isinstance(v, str) else ''  # a few are NaN
-    entries = [x for x in rows if isinstance(x, dict)] if isinstance(rows, list) else []
-    found = situation_texts([dict(id=f"viva-{x.get('index')}", situation=text(x.get('situation_description')),
-                                  options=[*map(text, x.get('action_list') or [])]) for x in entries])
-    if not found: raise ValueError(f'{annotations}: no situation_description and no action_list in it')
-    return found
 
 # %% ../../nbs/methods/62_textonly.ipynb #40bec3f0
 def lay_out(

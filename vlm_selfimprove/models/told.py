@@ -6,10 +6,10 @@
 __all__ = ['WITHHELD', 'shows_withheld', 'train_told']
 
 # %% ../../nbs/models/28_told.ipynb #66a17a66
-import json, shutil
+import json
 from dataclasses import asdict
 from pathlib import Path
-import numpy as np, torch
+import torch
 from ..data.mixture import instruction
 from .base import (
     CAPTIONS, BaseRecipe, caption_sample, fit_stage, mk_pool, patch_features)

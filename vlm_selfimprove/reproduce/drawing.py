@@ -501,8 +501,7 @@ def command_for(
     key, base = claim_and_base(name)
     first, *rest = key.split('_')
     other = {'shipped': '', 'bases': '', 'weak': ' --model micro-weak --label weak'}
-    if first == 'text' and rest != ['more']: return 'vlmsi reproduce textonly'  # all bases
-    if first == 'text': return 'vlmsi reproduce textonly --full'
+    if first == 'text': return 'vlmsi reproduce textonly' + ' --full' * (rest == ['more'])  # all bases
     if first == 'svp':
         part = f'svp.{rest[0]}' if rest[0] in SVP_PARTS else 'svp'
         if part == 'svp.size': base = 'shipped'  # it measures all bases

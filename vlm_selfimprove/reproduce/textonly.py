@@ -14,9 +14,8 @@ from pathlib import Path
 import numpy as np
 from ..data.journal import cached_json, sha256_of
 from ..data.log import Log
-from ..evaluation.benchmarks import ask_all, score_answers
+from ..evaluation.benchmarks import ask_all, score_answers, score_descriptions
 from ..evaluation.calibration import careful_captions, load_counterpart
-from ..evaluation.benchmarks import score_descriptions
 from ..evaluation.decisions import (
     captions_decided, measure_decisions, read_prompts, situations)
 from ..methods import textonly
@@ -83,12 +82,9 @@ def train_text(
     seed:int, # of questions and training
     teacher:str, # a key of `TEACHERS`
     n:int, # questions
-    name:str='', # of the folder; default: teacher and number
-    **changed, # settings of the recipe
 ) -> str: # folder of the adapter
     "One training. Resumable."
-    r = replace(text_recipe(setup, seed, teacher, n), **changed)
-    run = Path(setup.out)/f'text-{setup.label}-{seed}'/(name or f'{teacher}-{n}')
+    r, run = text_recipe(setup, seed, teacher, n), Path(setup.out)/f'text-{setup.label}-{seed}'/f'{teacher}-{n}'
     run.mkdir(parents=True, exist_ok=True)
     kept = written_questions(setup, seed, teacher)[:n]
     if len(kept) < n: raise ValueError(f'{run}: the teacher {teacher!r} wrote {len(kept)} questions, not {n}')
@@ -153,11 +149,9 @@ def trained_measured(
     seed:int, # of questions and training
     teacher:str, # a key of `TEACHERS`
     n:int, # questions
-    name:str='', # of the training
-    **changed, # settings of the recipe
 ) -> dict: # as `measure_text`, and adapter
     "One training and what it does."
-    adapter = train_text(setup, seed, teacher, n, name, **changed)
+    adapter = train_text(setup, seed, teacher, n)
     with adapted(load_vlm(setup.model), adapter) as tuned:
         return measure_text(tuned, Path(adapter).parent/'measured.json', setup) | dict(adapter=adapter)
 
@@ -206,11 +200,10 @@ TEXT_CLAIMS = dict( # key -> claim
 def text_seed(
     setup:Setup, # of the reproduction
     seed:int, # of questions and training
-    teachers=tuple(TEACHERS), # keys
 ) -> dict: # who -> as `trained_measured`
     "The trainings of one seed with the largest number of questions."
     n = max(setup.settings['sizes'])
-    return {t: trained_measured(setup, seed, t, n) for t in teachers}
+    return {t: trained_measured(setup, seed, t, n) for t in TEACHERS}
 
 def reproduce_text(
     setup:Setup, # of the reproduction: one base
@@ -221,7 +214,7 @@ def reproduce_text(
         each, base = [text_seed(setup, s) for s in seeds], base_measured(setup)
     measured = dict(base=[base]) | {t: [e[t] for e in each] for t in TEACHERS}
     trained = {f'{t}, seed {s}': e[t]['adapter'] for s, e in zip(seeds, each) for t in TEACHERS}
-    return _saved(setup, TEXT_CLAIMS, measured, trained, sum(log.seconds.values()))
+    return _saved(setup, TEXT_CLAIMS, measured, trained, log.seconds['text'])
 
 def _saved(setup, claims, measured, trained, seconds):
     scores, seeds = text_scores(setup, measured), setup.settings['seeds']
