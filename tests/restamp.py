@@ -4,13 +4,14 @@
 
 For a change that tidies and computes nothing else. Nothing is written unless
 
-1. every committed result carries the hash that the code of COMMIT gives it;
-2. FOLDER/results holds each method's main job on every base with committed results, repeated with the present code: each item's
+1. every committed result that has not the present hash carries the one that the code of COMMIT gives it;
+2. FOLDER/results holds the main job of each method and base with such results, repeated with the present code: each item's
    score after seed 0 is the committed one.
 
     vlmsi reproduce stic.main --seeds 1 --out FOLDER
     vlmsi reproduce stic.main --seeds 1 --out FOLDER --model micro-weak --label weak
     vlmsi reproduce svp --seeds 1 --out FOLDER
+    vlmsi reproduce textonly.main --seeds 1 --out FOLDER --model micro-told --label told
 """
 import argparse, json, os, subprocess, sys, tarfile, tempfile
 from io import BytesIO
@@ -19,6 +20,7 @@ import numpy as np
 from vlm_selfimprove.reproduce.claims import code_key, read_scores
 from vlm_selfimprove.reproduce.svp import SVP_CLAIMS
 from vlm_selfimprove.reproduce.tables import CLAIMS
+from vlm_selfimprove.reproduce.textonly import TEXT_BASES, TEXT_CLAIMS
 
 ROOT = Path(__file__).resolve().parents[1]
 BASES = 'shipped', 'weak'
@@ -51,11 +53,12 @@ def check_old(results, commit, module):
 
 
 def main_jobs(names):
-    "The results of the main jobs on the bases that have some."
+    "The results of the main jobs of methods and bases that have some among these."
     stic = [f'stic_main_{b}_{k}.json' for b in BASES for k in CLAIMS if f'stic_main_{b}_facts.json' in names]
     svp = [f'svp_{k}_shipped.json' for k in SVP_CLAIMS if f'svp_{k}_shipped.json' in names]
-    assert stic or svp, 'no main job is committed: nothing to compare a repetition with'
-    return stic + svp
+    text = [f'text_{k}_{b}.json' for b in TEXT_BASES for k in TEXT_CLAIMS if f'text_{k}_{b}.json' in names]
+    assert stic or svp or text, 'no main job among them: nothing to compare a repetition with'
+    return stic + svp + text
 
 
 def same(part, was, now):
@@ -92,6 +95,8 @@ if __name__ == '__main__':
     args.add_argument('--ask', default='vlm_selfimprove.reproduce.claims', help="module of that commit's code_key")
     a = args.parse_args()
     found = {p: json.loads(p.read_text()) for p in sorted((ROOT/'nbs/papers/results').glob('*.json'))}
+    found = {p: r for p, r in found.items() if r['code'] != code_key(tuple(r['made_by']))}
+    assert found, 'every result carries the present hash'
     check_old(found, a.old, a.ask)
     check_repeat(found, a.repeat)
     restamp(found)
