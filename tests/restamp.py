@@ -14,6 +14,7 @@ For a change that tidies and computes nothing else. Nothing is written unless
     vlmsi reproduce textonly.main --seeds 1 --out FOLDER --model micro-told --label told
 """
 import argparse, json, os, subprocess, sys, tarfile, tempfile
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 import numpy as np
@@ -31,6 +32,12 @@ code_key = import_module(sys.argv[1]).code_key
 name = 'made_by' if 'made_by' in inspect.signature(code_key).parameters else 'modules'
 print(json.dumps([code_key(**{name: tuple(k)}) for k in json.load(sys.stdin)]))
 '''
+
+
+@cache
+def present(made_by):
+    "The hash that the code of this checkout gives."
+    return code_key(made_by)
 
 
 def old_keys(commit, module, kinds):
@@ -74,7 +81,7 @@ def check_repeat(results, folder):
         path = Path(folder)/'results'/name
         old, new = results[committed[name]], json.loads(path.read_text())
         assert new['seeds'][0] == old['seeds'][0] == 0, f'{name}: the first seed is not 0'
-        assert new['code'] == code_key(tuple(new['made_by'])), f'{name}: repeated with other code'
+        assert new['code'] == present(tuple(new['made_by'])), f'{name}: repeated with other code'
         was, now = read_scores(committed[name]), read_scores(path)
         other = [f'{who}/{k}' for who in was for k in was[who] if not same(k, was[who][k], now[who][k])]
         assert was.keys() == now.keys() and not other, f'{name}: other scores of {other}'
@@ -84,7 +91,7 @@ def check_repeat(results, folder):
 def restamp(results):
     "Write the present code's hash."
     for path, r in results.items():
-        path.write_text(json.dumps(r | dict(code=code_key(tuple(r['made_by']))), indent=1) + '\n')
+        path.write_text(json.dumps(r | dict(code=present(tuple(r['made_by']))), indent=1) + '\n')
     print(f'{len(results)} results carry the present hash; no number was changed')
 
 
@@ -95,7 +102,7 @@ if __name__ == '__main__':
     args.add_argument('--ask', default='vlm_selfimprove.reproduce.claims', help="module of that commit's code_key")
     a = args.parse_args()
     found = {p: json.loads(p.read_text()) for p in sorted((ROOT/'nbs/papers/results').glob('*.json'))}
-    found = {p: r for p, r in found.items() if r['code'] != code_key(tuple(r['made_by']))}
+    found = {p: r for p, r in found.items() if r['code'] != present(tuple(r['made_by']))}
     assert found, 'every result carries the present hash'
     check_old(found, a.old, a.ask)
     check_repeat(found, a.repeat)
