@@ -36,13 +36,13 @@ from ..world.scenes import HAZARDS, PERSONS, mk_scene
 from ..world.tasks import RULES, decision_json, rule_of, scene_of, scene_rows, situation_words
 from ..world.wordings import AT_HAND, laid_out, wording
 
-# %% ../../nbs/reproduce/102_text_studies.ipynb #125d798b
+# %% ../../nbs/reproduce/102_text_studies.ipynb #ae4023a4
 STUDY_AMOUNTS = TEXT_AMOUNTS | dict(
     seeds=(0,),
     some=512,        # questions where the smaller number is enough to tell ways apart
     few=32,          # questions
     often=16,        # times as many epochs; then few questions take as many steps as some
-    beside=1_024,    # rows of text against forgetting
+    beside=512,      # rows of text against forgetting
     pictures=256,    # rows with a picture against forgetting
     looked=128)      # situations whose states are compared, a group of rules
 STUDY_SMALL = TEXT_SMALL | dict(some=4, few=2, often=2, beside=4, pictures=4, looked=4)
@@ -167,7 +167,7 @@ def layers_of(
     key = sha256_of(['layers', n, start, weights_key(vlm)])
     return {g: v for g, v in cached_json(path, key, look).items() if g in RULE_GROUPS}
 
-# %% ../../nbs/reproduce/102_text_studies.ipynb #04ee533b
+# %% ../../nbs/reproduce/102_text_studies.ipynb #6fc70659
 def arm_measured(
     setup:Setup, # of the reproduction
     seed:int, # of questions and training
@@ -190,7 +190,8 @@ def arm_measured(
 PLAIN, SOME = 'plain', 'fewer'  # arms of the headlines: most questions, some
 STUDY_ARMS = dict( # study -> arm that others are held against, and the others
     loss=(PLAIN, ('all tokens',)), reason=(PLAIN, ('reason first',)),
-    replay=(PLAIN, ('text beside', 'pictures beside')), few=(SOME, ('few', 'few, often')),
+    replay=(PLAIN, ('text beside',)), replay_pictures=(PLAIN, ('pictures beside',)),
+    few=(SOME, ('few', 'few, often')),
     errors=(SOME, tuple(f'{x:.0%} wrong' for x in WRONG)), oracle=(SOME, ('oracle',)))
 
 def _arms(setup, seed): # arm -> function without arguments
@@ -255,8 +256,8 @@ def reasons_seen(
     return dict(reasoned=mean(reasoned), seen=mean(seen[reasoned]), right_seen=mean(right[seen]),
                 right_unseen=mean(right[reasoned & ~seen]))
 
-# %% ../../nbs/reproduce/102_text_studies.ipynb #84206846
-STUDY_CLAIMS = dict( # key -> claim; the study is the first word
+# %% ../../nbs/reproduce/102_text_studies.ipynb #bcbb7fa0
+STUDY_CLAIMS = dict( # study -> claim
     loss=Claim('all tokens described', f'{PLAIN} described',
                'Learning the answer alone is no worse than learning every token, as the released code does.', 'kept'),
     reason=Claim(f'{PLAIN} image', 'reason first image',
@@ -314,14 +315,14 @@ def reproduce_text_studies(
     noted, done = _noted(setup, measured), []
     scores = text_scores(setup, dict(base=[base_measured(setup)]) | measured)
     for key, claim in STUDY_CLAIMS.items():
-        first, others = STUDY_ARMS[study := key.partition('_')[0]]
+        first, others = STUDY_ARMS[key]
         table, own = _compared(first, others), {}
-        if study == 'errors':
+        if key == 'errors':
             own = _planted_scores(setup, measured, (first, *others))
             table |= {f'planted/{a}': (f'{first} planted', f'{a} planted', ['offered']) for a in others}
         seconds = sum(log.seconds[a] for a in others)
         done.append(_save_study(setup, key, claim, scores | own, table, (first, *others), measured, seconds,
-                                noted=noted.get(study, [])))
+                                noted=noted.get(key, [])))
     with log.stage('layers'): found = _layers(setup, measured)
     looked = Claim('', '', 'How words and pictures align, layer by layer, before training and after.', 'study')
     return [*done, _save_study(setup, 'layers', looked, {}, {}, (PLAIN,), measured, log.seconds['layers'], layers=found)]
