@@ -6,7 +6,7 @@ from execnb.nbio import read_nb
 from execnb.shell import CaptureShell
 from vlm_selfimprove.models.micro import shipped
 from vlm_selfimprove.reproduce.claims import FIELDS, code_key, read_result, read_results
-from vlm_selfimprove.reproduce.drawing import claim_and_base
+from vlm_selfimprove.reproduce.drawing import TEXT_FULL, claim_and_base
 from vlm_selfimprove.reproduce.ledger import PAGE_OF, PAPERS
 from vlm_selfimprove.reproduce.studies import STUDIES
 from vlm_selfimprove.reproduce.svp import SVP_AMOUNTS, SVP_CLAIMS, TRAININGS
@@ -143,7 +143,7 @@ def test_the_ledger_is_as_long_as_the_code():
     assert all(len(pages) > (15 if paper != 'Text-only' else 4) for paper, pages in PAPERS.items())
 
 
-EXPLORATORY = 'svp_samples', 'svp_iterations', 'svp_size', 'svp_detector', 'text_more'  # one training seed, and their pages say so
+EXPLORATORY = 'svp_samples', 'svp_iterations', 'svp_size', 'svp_detector', *TEXT_FULL  # one training seed, and their pages say so
 COMMITTED = sorted(RESULTS.glob('*.json'))
 
 

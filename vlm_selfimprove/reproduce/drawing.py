@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['PALETTE', 'SITE_STYLE', 'SEED_LOOKS', 'STANDS_FOR', 'BASES', 'COMPARED', 'AT_PAPER_SCALE', 'SHOWN', 'ARMS', 'CURVES',
-           'SVP_PARTS', 'site_style', 'marker_handle', 'claim_and_base', 'readable', 'paper_name', 'interval_panels',
-           'interval_figure', 'by_benchmark', 'by_ability', 'pooled', 'changes_table', 'beside_markdown',
-           'verdict_word', 'headline', 'common_markdown', 'cost_markdown', 'silent_markdown', 'picture_img', 'card_row',
-           'examples_html', 'arm_name', 'arms_of', 'arms_markdown', 'arms_figure', 'stopping_figure',
-           'stopping_markdown', 'headroom_markdown', 'command_for', 'page_results']
+           'SVP_PARTS', 'TEXT_STUDIES', 'TEXT_FULL', 'site_style', 'marker_handle', 'claim_and_base', 'readable',
+           'paper_name', 'interval_panels', 'interval_figure', 'by_benchmark', 'by_ability', 'pooled', 'changes_table',
+           'beside_markdown', 'verdict_word', 'headline', 'common_markdown', 'cost_markdown', 'silent_markdown',
+           'picture_img', 'card_row', 'examples_html', 'arm_name', 'arms_of', 'arms_markdown', 'arms_figure',
+           'stopping_figure', 'stopping_markdown', 'headroom_markdown', 'command_for', 'page_results']
 
 # %% ../../nbs/reproduce/84_drawing.ipynb #38dc1fdc
 import base64, io, textwrap
@@ -144,7 +144,15 @@ COMPARED = dict(
     text_more='decisions from images, fewer → more questions',
     text_described='decisions, describing first, base → own questions',
     text_words='decisions told in words, base → own questions',
-    text_vqa='other questions, base → own questions', text_objects='object F1, base → own questions')
+    text_vqa='other questions, base → own questions', text_objects='object F1, base → own questions',
+    text_loss='describing first, all tokens → the answer alone',
+    text_reason='decisions from images, answer alone → reason first',
+    text_replay='object F1, questions alone → text rows beside them',
+    text_replay_pictures='object F1, questions alone → own descriptions beside them',
+    text_few='decisions told in words, many → few questions, seen as often',
+    text_errors='decisions told in words, own teacher → a quarter wrong',
+    text_oracle='describing first, never wrong → own teacher',
+    text_layers='words and pictures, layer by layer')
 
 def claim_and_base(
     name:str, # of a result, for example 'stic_fig05_shipped' or 'main_shipped_facts'
@@ -493,6 +501,9 @@ _PART = dict(main='main', control='controls', tab01='tables', tab02='tables', ta
              seven='tables', fig06='tables')  # first word of a claim's key -> part that makes it
 # parts beside SVP's headlines: the first word after 'svp_' in the name of what they make
 SVP_PARTS = 'tab08', 'tab09', 'scores', 'rival', 'samples', 'iterations', 'size', 'detector'
+TEXT_STUDIES = tuple(  # of text-only training, beside its headlines
+    f'text_{k}' for k in ('loss', 'reason', 'replay', 'replay_pictures', 'few', 'errors', 'oracle', 'layers'))
+TEXT_FULL = ('text_more', *TEXT_STUDIES)  # what `--full` makes
 
 def command_for(
     name:str, # of a result, for example 'stic_fig05_shipped'
@@ -501,7 +512,7 @@ def command_for(
     key, base = claim_and_base(name)
     first, *rest = key.split('_')
     other = {'shipped': '', 'bases': '', 'weak': ' --model micro-weak --label weak'}
-    if first == 'text': return 'vlmsi reproduce textonly' + ' --full' * (rest == ['more'])  # all bases
+    if first == 'text': return 'vlmsi reproduce textonly' + ' --full' * (key in TEXT_FULL)  # all bases
     if first == 'svp':
         part = f'svp.{rest[0]}' if rest[0] in SVP_PARTS else 'svp'
         if part == 'svp.size': base = 'shipped'  # it measures all bases

@@ -33,6 +33,8 @@ from .sweeps import reproduce_sizes
 from .tables import (
     FIGURES, GAINS, SETTINGS, SMOKE, Setup, controls_measured, look_of, main_runs,
     reproduce_controls, reproduce_main, reproduce_tables, stages_measured, stages_of)
+from .text_studies import (
+    STUDIED, STUDY_AMOUNTS, STUDY_SMALL, reproduce_text_studies)
 from .textonly import (
     TEACHERS, TEXT_AMOUNTS, TEXT_BASES, TEXT_SMALL, base_measured, reproduce_amounts, reproduce_text)
 from .textonly import text_seed, written_questions
@@ -126,7 +128,8 @@ SECOND = { # part of SVP beside its headlines -> function of a setup, its amount
 
 THIRD = { # part of text-only training, for one base -> the same
     'textonly.main': (reproduce_text, TEXT_AMOUNTS, TEXT_SMALL),
-    'textonly.amounts': (reproduce_amounts, TEXT_AMOUNTS, TEXT_SMALL)}
+    'textonly.amounts': (reproduce_amounts, TEXT_AMOUNTS, TEXT_SMALL),
+    'textonly.studies': (reproduce_text_studies, STUDY_AMOUNTS, STUDY_SMALL)}
 
 def second_parts(
     setup:Setup, # model, label, out, results; its settings are chosen here
@@ -221,7 +224,7 @@ def reproduce_third(
     out:str='runs/reproduce', # run folders, where an interrupted call goes on
     results:str='', # folder of the result files; default OUT/results
     small:bool=False, # the smallest settings
-    full:bool=False, # also fewer questions
+    full:bool=False, # also fewer questions, and the studies
     seeds:int=0, # training seeds; default: three
     workers:int=2, # processes side by side; 1: one base after the other
 ) -> list[dict]: # results of all bases
@@ -237,5 +240,8 @@ def reproduce_third(
         for name, fn in (('main', reproduce_text), ('amounts', reproduce_amounts)):
             if name == 'main' or full:
                 with Log(out).stage(f'textonly.{name} {x.label}'): done += fn(x)
+    for x in jobs if full else ():
+        if x.label in STUDIED:
+            done += reproduce_part('textonly.studies', x.model, x.label, out=out, results=results, small=small)
     return done
 
