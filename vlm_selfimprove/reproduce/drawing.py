@@ -113,6 +113,7 @@ COMPARED = dict(
     svp_scores_likely='fact F1 of what is kept, by S → most likely',
     svp_scores_rho='scores and truth, rank correlation', svp_scores_nats='what S pays for',
     svp_scores_conditions='when S would choose well',
+    svp_distributions_higher='S of descriptions, unguided → guided',
     svp_tab08_match='match of image and text, alone → with boxes, no training',
     svp_tab08_facts='fact F1, alone → with boxes, no training',
     svp_tab08_others="match, another image's boxes → its own, no training",
@@ -492,7 +493,8 @@ def headroom_markdown(
 _PART = dict(main='main', control='controls', tab01='tables', tab02='tables', tab03='tables',
              seven='tables', fig06='tables')  # first word of a claim's key -> part that makes it
 # parts beside SVP's headlines: the first word after 'svp_' in the name of what they make
-SVP_PARTS = 'tab08', 'tab09', 'scores', 'rival', 'samples', 'iterations', 'size', 'detector'
+SVP_PARTS = ('tab08', 'tab09', 'scores', 'rival', 'samples', 'iterations', 'size', 'detector',
+             'distributions')
 
 def command_for(
     name:str, # of a result, for example 'stic_fig05_shipped'

@@ -56,7 +56,8 @@ SVP_PAPER_PAGES = dict(
     **dict.fromkeys(('svp_size_gain', 'svp_size_reach'), SVP_PAGE('fig22_sizes')),
     **dict.fromkeys((f'svp_rival_{k}' for k in ('dpo_pope', 'vcd_pope', 'csr_pope', 'csr2_pope',
                                                  'csr_recall', 'csr2_recall')), SVP_PAGE('tab01_methods')),
-    **dict.fromkeys(('svp_absent', 'svp_there', 'svp_ranks'), SVP_PAGE('fig13_groundable')))
+    **dict.fromkeys(('svp_absent', 'svp_there', 'svp_ranks'), SVP_PAGE('fig13_groundable')),
+    svp_distributions_higher=SVP_PAGE('fig26_distributions'))
 SVP_FAIR_PAGES = dict(
     **dict.fromkeys(('svp_careful', 'svp_empty', 'svp_others'), SVP_PAGE('boxes_or_prompt')),
     svp_truth=SVP_PAGE('fig13_groundable'),

@@ -17,6 +17,8 @@ from ..models.vlm import load_vlm
 from .claims import same_code
 from .comparisons import (
     bases, everything_together, headroom, plain_runs, similarity, stopping, supervised)
+from .distributions import (
+    DISTRIBUTION_AMOUNTS, DISTRIBUTION_SMALL, reproduce_distributions)
 from .inference import (
     INFERENCE_AMOUNTS, INFERENCE_SMALL, reproduce_inference)
 from .referring import (
@@ -122,7 +124,8 @@ SECOND = { # part of SVP beside its headlines -> function of a setup, its amount
     'svp.samples': (reproduce_samples, SWEEP_AMOUNTS, SWEEP_SMALL),
     'svp.iterations': (reproduce_iterations, SWEEP_AMOUNTS, SWEEP_SMALL),
     'svp.size': (reproduce_sizes, SWEEP_AMOUNTS, SWEEP_SMALL),
-    'svp.detector': (reproduce_detector, SWEEP_AMOUNTS, SWEEP_SMALL)}
+    'svp.detector': (reproduce_detector, SWEEP_AMOUNTS, SWEEP_SMALL),
+    'svp.distributions': (reproduce_distributions, DISTRIBUTION_AMOUNTS, DISTRIBUTION_SMALL)}
 
 THIRD = { # part of text-only training, for one base -> the same
     'textonly.main': (reproduce_text, TEXT_AMOUNTS, TEXT_SMALL),
