@@ -114,6 +114,8 @@ COMPARED = dict(
     svp_scores_rho='scores and truth, rank correlation', svp_scores_nats='what S pays for',
     svp_scores_conditions='when S would choose well',
     svp_distributions_higher='S of descriptions, unguided → guided',
+    svp_unequal_pope='POPE F1, SVP → DPO on 4.7 times as much',
+    svp_unequal_captions='captions, DPO on 4.7 times as much → SVP',
     svp_tab08_match='match of image and text, alone → with boxes, no training',
     svp_tab08_facts='fact F1, alone → with boxes, no training',
     svp_tab08_others="match, another image's boxes → its own, no training",
@@ -494,7 +496,7 @@ _PART = dict(main='main', control='controls', tab01='tables', tab02='tables', ta
              seven='tables', fig06='tables')  # first word of a claim's key -> part that makes it
 # parts beside SVP's headlines: the first word after 'svp_' in the name of what they make
 SVP_PARTS = ('tab08', 'tab09', 'scores', 'rival', 'samples', 'iterations', 'size', 'detector',
-             'distributions')
+             'distributions', 'unequal')
 
 def command_for(
     name:str, # of a result, for example 'stic_fig05_shipped'

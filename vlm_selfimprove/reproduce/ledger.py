@@ -46,7 +46,7 @@ SVP_PAPER_PAGES = dict(
     svp_rouge=SVP_PAGE('tab04_captions'), svp_bleu=SVP_PAGE('tab04_captions'),
     **dict.fromkeys(('svp_feedback', 'svp_grounding', 'svp_scoring', 'svp_queries'),
                     SVP_PAGE('tab06_components')),
-    svp_dpo=SVP_PAGE('tab07_dpo'),
+    **dict.fromkeys(('svp_dpo', 'svp_unequal_pope', 'svp_unequal_captions'), SVP_PAGE('tab07_dpo')),
     **dict.fromkeys((f'svp_tab08_{k}' for k in ('match', 'facts', 'drawn')), SVP_PAGE('tab08_inference')),
     **dict.fromkeys((f'svp_tab09_{k}' for k in ('gain', 'twofold', 'blind', 'queries')),
                     SVP_PAGE('fig10_referring')),

@@ -38,6 +38,8 @@ from .tables import (
 from .textonly import (
     TEACHERS, TEXT_AMOUNTS, TEXT_BASES, TEXT_SMALL, base_measured, reproduce_amounts, reproduce_text)
 from .textonly import text_seed, written_questions
+from .unequal import (
+    UNEQUAL_AMOUNTS, UNEQUAL_SMALL, reproduce_unequal)
 
 # %% ../../nbs/reproduce/87_parts.ipynb #87c0de06
 def _setups(setup, small): # -> of the main job; function of a study's name that gives a study's
@@ -125,7 +127,8 @@ SECOND = { # part of SVP beside its headlines -> function of a setup, its amount
     'svp.iterations': (reproduce_iterations, SWEEP_AMOUNTS, SWEEP_SMALL),
     'svp.size': (reproduce_sizes, SWEEP_AMOUNTS, SWEEP_SMALL),
     'svp.detector': (reproduce_detector, SWEEP_AMOUNTS, SWEEP_SMALL),
-    'svp.distributions': (reproduce_distributions, DISTRIBUTION_AMOUNTS, DISTRIBUTION_SMALL)}
+    'svp.distributions': (reproduce_distributions, DISTRIBUTION_AMOUNTS, DISTRIBUTION_SMALL),
+    'svp.unequal': (reproduce_unequal, UNEQUAL_AMOUNTS, UNEQUAL_SMALL)}
 
 THIRD = { # part of text-only training, for one base -> the same
     'textonly.main': (reproduce_text, TEXT_AMOUNTS, TEXT_SMALL),
