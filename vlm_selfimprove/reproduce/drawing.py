@@ -113,6 +113,9 @@ COMPARED = dict(
     svp_scores_likely='fact F1 of what is kept, by S → most likely',
     svp_scores_rho='scores and truth, rank correlation', svp_scores_nats='what S pays for',
     svp_scores_conditions='when S would choose well',
+    svp_distributions_higher='S of descriptions, unguided → guided',
+    svp_unequal_pope='POPE F1, SVP → DPO on 4.7 times as much',
+    svp_unequal_captions='captions, DPO on 4.7 times as much → SVP',
     svp_tab08_match='match of image and text, alone → with boxes, no training',
     svp_tab08_facts='fact F1, alone → with boxes, no training',
     svp_tab08_others="match, another image's boxes → its own, no training",
@@ -500,7 +503,8 @@ def headroom_markdown(
 _PART = dict(main='main', control='controls', tab01='tables', tab02='tables', tab03='tables',
              seven='tables', fig06='tables')  # first word of a claim's key -> part that makes it
 # parts beside SVP's headlines: the first word after 'svp_' in the name of what they make
-SVP_PARTS = 'tab08', 'tab09', 'scores', 'rival', 'samples', 'iterations', 'size', 'detector'
+SVP_PARTS = ('tab08', 'tab09', 'scores', 'rival', 'samples', 'iterations', 'size', 'detector',
+             'distributions', 'unequal')
 TEXT_STUDIES = tuple(  # of text-only training, beside its headlines
     f'text_{k}' for k in ('loss', 'reason', 'replay', 'replay_pictures', 'few', 'errors', 'oracle', 'layers'))
 TEXT_FULL = ('text_more', *TEXT_STUDIES)  # what `--full` makes

@@ -46,7 +46,7 @@ SVP_PAPER_PAGES = dict(
     svp_rouge=SVP_PAGE('tab04_captions'), svp_bleu=SVP_PAGE('tab04_captions'),
     **dict.fromkeys(('svp_feedback', 'svp_grounding', 'svp_scoring', 'svp_queries'),
                     SVP_PAGE('tab06_components')),
-    svp_dpo=SVP_PAGE('tab07_dpo'),
+    **dict.fromkeys(('svp_dpo', 'svp_unequal_pope', 'svp_unequal_captions'), SVP_PAGE('tab07_dpo')),
     **dict.fromkeys((f'svp_tab08_{k}' for k in ('match', 'facts', 'drawn')), SVP_PAGE('tab08_inference')),
     **dict.fromkeys((f'svp_tab09_{k}' for k in ('gain', 'twofold', 'blind', 'queries')),
                     SVP_PAGE('fig10_referring')),
@@ -56,7 +56,8 @@ SVP_PAPER_PAGES = dict(
     **dict.fromkeys(('svp_size_gain', 'svp_size_reach'), SVP_PAGE('fig22_sizes')),
     **dict.fromkeys((f'svp_rival_{k}' for k in ('dpo_pope', 'vcd_pope', 'csr_pope', 'csr2_pope',
                                                  'csr_recall', 'csr2_recall')), SVP_PAGE('tab01_methods')),
-    **dict.fromkeys(('svp_absent', 'svp_there', 'svp_ranks'), SVP_PAGE('fig13_groundable')))
+    **dict.fromkeys(('svp_absent', 'svp_there', 'svp_ranks'), SVP_PAGE('fig13_groundable')),
+    svp_distributions_higher=SVP_PAGE('fig26_distributions'))
 SVP_FAIR_PAGES = dict(
     **dict.fromkeys(('svp_careful', 'svp_empty', 'svp_others'), SVP_PAGE('boxes_or_prompt')),
     svp_truth=SVP_PAGE('fig13_groundable'),

@@ -17,6 +17,8 @@ from ..models.vlm import load_vlm
 from .claims import same_code
 from .comparisons import (
     bases, everything_together, headroom, plain_runs, similarity, stopping, supervised)
+from .distributions import (
+    DISTRIBUTION_AMOUNTS, DISTRIBUTION_SMALL, reproduce_distributions)
 from .inference import (
     INFERENCE_AMOUNTS, INFERENCE_SMALL, reproduce_inference)
 from .referring import (
@@ -38,6 +40,8 @@ from .text_studies import (
 from .textonly import (
     TEACHERS, TEXT_AMOUNTS, TEXT_BASES, TEXT_SMALL, base_measured, reproduce_amounts, reproduce_text)
 from .textonly import text_seed, written_questions
+from .unequal import (
+    UNEQUAL_AMOUNTS, UNEQUAL_SMALL, reproduce_unequal)
 
 # %% ../../nbs/reproduce/87_parts.ipynb #87c0de06
 def _setups(setup, small): # -> of the main job; function of a study's name that gives a study's
@@ -124,7 +128,9 @@ SECOND = { # part of SVP beside its headlines -> function of a setup, its amount
     'svp.samples': (reproduce_samples, SWEEP_AMOUNTS, SWEEP_SMALL),
     'svp.iterations': (reproduce_iterations, SWEEP_AMOUNTS, SWEEP_SMALL),
     'svp.size': (reproduce_sizes, SWEEP_AMOUNTS, SWEEP_SMALL),
-    'svp.detector': (reproduce_detector, SWEEP_AMOUNTS, SWEEP_SMALL)}
+    'svp.detector': (reproduce_detector, SWEEP_AMOUNTS, SWEEP_SMALL),
+    'svp.distributions': (reproduce_distributions, DISTRIBUTION_AMOUNTS, DISTRIBUTION_SMALL),
+    'svp.unequal': (reproduce_unequal, UNEQUAL_AMOUNTS, UNEQUAL_SMALL)}
 
 THIRD = { # part of text-only training, for one base -> the same
     'textonly.main': (reproduce_text, TEXT_AMOUNTS, TEXT_SMALL),
