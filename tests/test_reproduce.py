@@ -1,4 +1,4 @@
-"`vlmsi reproduce stic`, `svp` and `textonly` run from nothing on their smallest settings, write every result, and a second call only reads."
+"`vlmsi reproduce stic`, `svp`, `textonly` and `compare` run from nothing on their smallest settings, write every result, and a second call only reads."
 import contextlib, json, resource, shutil, subprocess, sys
 import pytest
 from conftest import ROOT, tracked
@@ -6,6 +6,7 @@ from execnb.nbio import read_nb
 from execnb.shell import CaptureShell
 from vlm_selfimprove.models.micro import shipped
 from vlm_selfimprove.reproduce.claims import FIELDS, code_key, read_result, read_results
+from vlm_selfimprove.reproduce.compare import COMPARE_AMOUNTS, COMPARE_CLAIMS, COMPARE_SMALL
 from vlm_selfimprove.reproduce.drawing import TEXT_FULL, claim_and_base
 from vlm_selfimprove.reproduce.ledger import PAGE_OF, PAPERS
 from vlm_selfimprove.reproduce.studies import STUDIES
@@ -56,12 +57,12 @@ def smoke(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def everything(smoke):
-    "`--full` of each paper, after the headlines: folder, results of STIC, of SVP, of text-only training."
+    "`--full` of each paper, after the headlines: folder, results of STIC, of SVP, of text-only training, of all three."
     finished = '*/stage1/adapter/*.safetensors', '*-seven/*.json', '*/measured-*/*.json'
     made = {p: p.stat().st_mtime_ns for pattern in finished for p in smoke[0].glob(pattern)}
     full, _ = reproduce(smoke[0], '--full')
     assert len(made) > 10 and made == {p: p.stat().st_mtime_ns for p in made}, 'finished parts were made again'
-    return smoke[0], full, *(reproduce(smoke[0], '--full', paper=p)[0] for p in ('svp', 'textonly'))
+    return smoke[0], full, *(reproduce(smoke[0], '--full', paper=p)[0] for p in ('svp', 'textonly', 'compare'))
 
 
 def test_smoke(smoke, capsys):
@@ -94,15 +95,31 @@ def test_third(smoke, capsys):
     assert set(found) == {f'text_{k}_{b}' for k in TEXT_CLAIMS for b in there} and seconds < 2 * 180
 
 
+OF_PAIRS = {f'{how}_{a}_{b}' for how in ('adds', 'keeps') for a, b in COMPARE_SMALL['orders']}
+
+
+def test_fourth(tmp_path, capsys):
+    "Three methods side by side, from nothing, in less than two minutes of one core; a second call only reads."
+    found, seconds = reproduce(tmp_path, '--workers', '1', paper='compare')
+    made = {p: p.stat().st_mtime_ns for pattern in ('**/*.safetensors', '**/measured.json') for p in tmp_path.glob(pattern)}
+    again, sooner = reproduce(tmp_path, paper='compare')
+    with capsys.disabled(): print(f'\n  reproduce compare --smoke: {seconds:.0f} seconds of one core, read again {sooner:.0f}')
+    assert set(found) == {f'compare_{k}_shipped' for k in {*COMPARE_CLAIMS, *OF_PAIRS, 'all'}} and seconds < 120
+    assert len(made) > 15 and made == {p: p.stat().st_mtime_ns for p in made} and numbers(again) == numbers(found)
+    assert all(r['adapters'] for r in found.values()) and {claim_and_base(k)[0] for k in found} <= set(PAGE_OF)
+    assert all(one['written'] > one['learned'] > 0 for each in found['compare_all_shipped']['cost'].values() for one in each)
+
+
 @pytest.mark.slow
 def test_everything(smoke, everything):
     "`--full` goes on from the headlines, keeps what was made, and gives each claim of the ledger a result."
     _, first, _ = smoke
-    _, full, svp, text = everything
+    _, full, svp, text, three = everything
     assert set(full) == HEADLINES | REST
     assert numbers(first).items() <= numbers(full).items()
     assert {claim_and_base(k)[0] for k in svp} == {k for k in PAGE_OF if k.startswith('svp_')}
     assert {claim_and_base(k)[0] for k in text} == {k for k in PAGE_OF if k.startswith('text_')}
+    assert {claim_and_base(k)[0] for k in three} < {k for k in PAGE_OF if k.startswith('compare_')}  # not all orders
 
 
 def said_by(page, home):
@@ -130,7 +147,7 @@ def test_pages_draw_results(everything, papers):
         assert not waits and any(kind in said for kind in ('svg', 'text/markdown', 'text/html')), page.name
 
 
-@pytest.mark.parametrize('name', ['index', 'stic/tab01_gains', 'stic/losses', 'stic/like_for_like', 'svp/tab03_benchmarks'])
+@pytest.mark.parametrize('name', ['index', 'side_by_side', 'stic/tab01_gains', 'stic/losses', 'stic/like_for_like', 'svp/tab03_benchmarks'])
 def test_pages_wait_for_results(name, papers):
     "Without any result a page opens, and says in one line what makes it."
     assert said_by(ROOT/f'nbs/papers/{name}.ipynb', papers)[1] == 1
@@ -138,13 +155,13 @@ def test_pages_wait_for_results(name, papers):
 
 def test_the_ledger_is_as_long_as_the_code():
     "Each claim and study has its page and its place; the paper's claims are those that a stranger would look for."
-    assert {claim_and_base(k)[0] for k in HEADLINES | REST} == {k for k in PAGE_OF if not k.startswith(('svp_', 'text_'))}
-    assert {f"{p.parent.name}/{p.name}" for p in PAGES} >= set(PAGE_OF.values())
+    assert {claim_and_base(k)[0] for k in HEADLINES | REST} == {k for k in PAGE_OF if not k.startswith(('svp_', 'text_', 'compare_'))}
+    assert {p.relative_to(ROOT/'nbs/papers').as_posix() for p in PAGES} >= set(PAGE_OF.values())
     assert all(len(pages) > (15 if paper != 'Text-only' else 4) for paper, pages in PAPERS.items())
 
 
 # one training seed, and their pages say so
-EXPLORATORY = ('svp_samples', 'svp_iterations', 'svp_size', 'svp_detector', 'svp_distributions', 'svp_unequal', *TEXT_FULL)
+EXPLORATORY = ('svp_samples', 'svp_iterations', 'svp_size', 'svp_detector', 'svp_distributions', 'svp_unequal', *TEXT_FULL, 'compare_')
 COMMITTED = sorted(RESULTS.glob('*.json'))
 
 
@@ -154,7 +171,7 @@ def test_committed_results(path):
     r = read_result(path)  # computes effect, interval and verdict again
     assert all(k in r for k in FIELDS) and r['name'] == path.stem
     assert path.stem.removeprefix('stic_') in HEADLINES | REST if r['paper'] == 'STIC' else claim_and_base(path.stem)[0] in PAGE_OF
-    amounts = dict(SVP=[SVP_AMOUNTS['images']], STIC=[SETTINGS['images'], SETTINGS['images'] // 4])
+    amounts = {'SVP': [SVP_AMOUNTS['images']], 'STIC': [SETTINGS['images'], SETTINGS['images'] // 4], 'Three methods': [COMPARE_AMOUNTS['images']]}
     if r['paper'] == 'Text-only':
         wanted = {k: TEXT_AMOUNTS[k] for k in ('items', 'vqa', 'scenes')} | dict(sizes=list(TEXT_AMOUNTS['sizes']))
         assert {k: r['settings'][k] for k in wanted} == wanted and r['settings']['recipe']['questions'] == max(wanted['sizes'])
@@ -165,7 +182,7 @@ def test_committed_results(path):
 
 def test_no_result_is_stale():
     "Every committed result was made by the code at hand; what only tidies changes no hash."
-    results = {f'{p}_{k}': r for p in ('stic', 'svp', 'text') for k, r in read_results(paper=p, folder=RESULTS).items()}
+    results = {f'{p}_{k}': r for p in ('stic', 'svp', 'text', 'compare') for k, r in read_results(paper=p, folder=RESULTS).items()}
     keys = {made_by: code_key(made_by) for made_by in {tuple(r['made_by']) for r in results.values()}}
     stale = [name for name, r in results.items() if r['code'] != keys[tuple(r['made_by'])]]
     assert not stale, f'the code that makes them has changed since, make them again: {stale}'

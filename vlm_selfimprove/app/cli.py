@@ -308,7 +308,7 @@ def micro_verify(
 
 # %% ../../nbs/app/90_cli.ipynb #97a2562b
 def reproduce(
-    name:str, # stic, svp, textonly: a paper's headlines; or a part: stic.main ...; a wrong name lists them
+    name:str, # stic, svp, textonly: a paper's headlines; compare: all three; or a part: stic.main ...; a wrong name lists them
     model:str='micro', # path of a base, or 'micro' or 'micro-weak'
     label:str='shipped', # what the base is called in the results
     start:int=4_000_000, # first scene seed of the evaluation
@@ -317,16 +317,17 @@ def reproduce(
     smoke:bool=False, # the smallest settings, to see that it runs
     full:bool=False, # also the studies; stic: three seeds each, and the weaker base
     seeds:int=0, # training seeds; default: three where the paper makes a claim, one for studies
-    workers:int=2, # stic, svp, textonly: processes side by side, one thread each; 1: one after the other
+    workers:int=2, # stic, svp, textonly, compare: processes side by side, one thread each; 1: one after the other
 ):
     "Compute a result of the papers in the micro world, with verdicts."
     from vlm_selfimprove.reproduce.parts import (
-        reproduce_all, reproduce_part, reproduce_second, reproduce_third)
+        reproduce_all, reproduce_fourth, reproduce_part, reproduce_second, reproduce_third)
     # a study's folders hold its pictures' paths: the same ones, from wherever it is called
     out = str(Path(out or ('runs/smoke' if smoke else 'runs/reproduce')).resolve())
     check_paths(model=_path(model), out=out)
     if name == 'svp': return reproduce_second(_path(model), label, out, results, smoke, seeds, workers, full)
     if name == 'textonly': return reproduce_third(out, results, smoke, full, seeds, workers)
+    if name == 'compare': return reproduce_fourth(_path(model), label, out, results, smoke, seeds, workers)
     args = _path(model), label, start, out, results, smoke, full, seeds
     return reproduce_all(*args, workers) if name == 'stic' else reproduce_part(name, *args)
 

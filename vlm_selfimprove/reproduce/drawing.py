@@ -13,6 +13,7 @@ __all__ = ['PALETTE', 'SITE_STYLE', 'SEED_LOOKS', 'STANDS_FOR', 'BASES', 'COMPAR
 # %% ../../nbs/reproduce/84_drawing.ipynb #38dc1fdc
 import base64, io, textwrap
 from html import escape
+from itertools import permutations
 import matplotlib.pyplot as plt
 from matplotlib.lines import Line2D
 from IPython.display import Markdown, display
@@ -59,6 +60,7 @@ STANDS_FOR = dict(science='ScienceQA', text='TextVQA', chart='ChartQA', open='LL
 BASES = dict(shipped='shipped base', weak='weaker base', large='larger base', bases='two bases, one against the other',
              told='base that was told six rules', mllama='micro Mllama', idefics3='micro Idefics3',
              next='micro LLaVA-NeXT')
+_TAUGHT = dict(stic='STIC', svp='SVP', text='text-only')
 COMPARED = dict(
     main_objects='object F1', main_facts='fact F1', main_vqa='questions, both direct',
     main_dar='questions, both describing first',
@@ -155,7 +157,18 @@ COMPARED = dict(
     text_few='decisions told in words, many → few questions, seen as often',
     text_errors='decisions told in words, own teacher → a quarter wrong',
     text_oracle='describing first, never wrong → own teacher',
-    text_layers='words and pictures, layer by layer')
+    text_layers='words and pictures, layer by layer',
+    compare_stic_facts='fact F1, base → STIC, one budget',
+    compare_stic_dar='questions, both describing first, base → STIC, one budget',
+    compare_svp_cider='captions (CIDEr), base → SVP, one budget',
+    compare_svp_objects='object F1, base → SVP, one budget',
+    compare_text_image='decisions from images, base → text-only, one budget',
+    compare_text_described='decisions, describing first, base → text-only, one budget',
+    **{f'compare_adds_{a}_{b}': f'{B} after {A}, against the better of the two'
+       for (a, A), (b, B) in permutations(_TAUGHT.items(), 2)},
+    **{f'compare_keeps_{a}_{b}': f'what {A} taught, before → after {B}'
+       for (a, A), (b, B) in permutations(_TAUGHT.items(), 2)},
+    compare_all='three methods in one table')
 
 def claim_and_base(
     name:str, # of a result, for example 'stic_fig05_shipped' or 'main_shipped_facts'
@@ -517,6 +530,7 @@ def command_for(
     first, *rest = key.split('_')
     other = {'shipped': '', 'bases': '', 'weak': ' --model micro-weak --label weak'}
     if first == 'text': return 'vlmsi reproduce textonly' + ' --full' * (key in TEXT_FULL)  # all bases
+    if first == 'compare': return f"vlmsi reproduce compare{other.get(base, f' --label {base}')}"
     if first == 'svp':
         part = f'svp.{rest[0]}' if rest[0] in SVP_PARTS else 'svp'
         if part == 'svp.size': base = 'shipped'  # it measures all bases
@@ -532,7 +546,7 @@ def page_results(
     folder=None, # of the results; default: those of this checkout
 ) -> dict|None: # name -> result; None where one is not there yet, and the page says so
     "The results of a page, or one line that says what it waits for."
-    whole = lambda name: name if name.startswith(('svp_', 'text_')) else f'stic_{name}'
+    whole = lambda name: name if name.startswith(('svp_', 'text_', 'compare_')) else f'stic_{name}'
     path = lambda name: (folder or results_folder())/f'{whole(name)}.json'
     if lacks := [k for k in names if not path(k).exists()]:
         commands = ', '.join(f'`{c}`' for c in dict.fromkeys(map(command_for, lacks)))

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['STUDY', 'PAPER_PAGES', 'FAIR_PAGES', 'OWN_PAGES', 'SVP_PAGE', 'SVP_PAPER_PAGES', 'SVP_FAIR_PAGES', 'TEXT_PAGE',
-           'TEXT_PAPER_PAGES', 'TEXT_FAIR_PAGES', 'TEXT_OWN_PAGES', 'GROUPS', 'PAGE_OF', 'PAPERS', 'MARKS', 'paper_of',
-           'by_claim', 'corrected', 'is_stale', 'verdict_mark', 'beside_of', 'base_order', 'ledger_table',
-           'ledger_summary', 'waiting_markdown', 'changes_by_claim', 'told_apart', 'arms_headline']
+           'TEXT_PAPER_PAGES', 'TEXT_FAIR_PAGES', 'TEXT_OWN_PAGES', 'THREE_PAGES', 'GROUPS', 'PAGE_OF', 'PAPERS',
+           'MARKS', 'paper_of', 'by_claim', 'corrected', 'is_stale', 'verdict_mark', 'beside_of', 'base_order',
+           'ledger_table', 'ledger_summary', 'waiting_markdown', 'changes_by_claim', 'told_apart', 'arms_headline']
 
 # %% ../../nbs/reproduce/88_ledger.ipynb #86aa0005
 from functools import cache
@@ -77,6 +77,7 @@ TEXT_PAPER_PAGES = dict(
     text_more=TEXT_PAGE('tab02_teachers'))
 TEXT_FAIR_PAGES = {f'text_{k}': TEXT_PAGE('where_it_goes') for k in ('described', 'words', 'vqa', 'objects')}
 TEXT_OWN_PAGES = dict.fromkeys(TEXT_STUDIES, TEXT_PAGE('what_it_learns')) | dict(text_layers=TEXT_PAGE('layers'))
+THREE_PAGES = dict.fromkeys((k for k in COMPARED if k.startswith('compare_')), 'side_by_side.ipynb')
 GROUPS = {'STIC: claims of the paper': PAPER_PAGES,
           'STIC: like for like, and without the main ingredient': FAIR_PAGES,
           'STIC: our own studies': OWN_PAGES,
@@ -84,10 +85,12 @@ GROUPS = {'STIC: claims of the paper': PAPER_PAGES,
           'SVP: like for like, and our own studies': SVP_FAIR_PAGES,
           'Text-only training: claims of the paper': TEXT_PAPER_PAGES,
           'Text-only training: where it goes': TEXT_FAIR_PAGES,
-          'Text-only training: our own studies': TEXT_OWN_PAGES}
+          'Text-only training: our own studies': TEXT_OWN_PAGES,
+          'Three methods, side by side and one after another': THREE_PAGES}
 PAGE_OF = {key: page for pages in GROUPS.values() for key, page in pages.items()}
 PAPERS = {  # whose claims are corrected and counted together
-    'STIC': PAPER_PAGES, 'SVP': SVP_PAPER_PAGES, 'Text-only': TEXT_PAPER_PAGES}
+    'STIC': PAPER_PAGES, 'SVP': SVP_PAPER_PAGES, 'Text-only': TEXT_PAPER_PAGES,
+    'Three methods': THREE_PAGES}
 
 def paper_of(
     key:str, # of a claim

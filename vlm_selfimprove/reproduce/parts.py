@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['HEADLINES', 'WEAK', 'SECOND', 'THIRD', 'parts', 'share_work', 'second_parts', 'reproduce_part', 'reproduce_all',
-           'reproduce_second', 'reproduce_third']
+           'reproduce_second', 'reproduce_third', 'reproduce_fourth']
 
 # %% ../../nbs/reproduce/87_parts.ipynb #87c0de04
 from concurrent.futures import ProcessPoolExecutor
@@ -19,6 +19,8 @@ from .comparisons import (
     bases, everything_together, headroom, plain_runs, similarity, stopping, supervised)
 from .distributions import (
     DISTRIBUTION_AMOUNTS, DISTRIBUTION_SMALL, reproduce_distributions)
+from .compare import (
+    COMPARE_AMOUNTS, COMPARE_SMALL, TAKEN, arm_measured, base_compared, compare_inputs, reproduce_compare)
 from .inference import (
     INFERENCE_AMOUNTS, INFERENCE_SMALL, reproduce_inference)
 from .referring import (
@@ -163,7 +165,7 @@ def reproduce_part(
     setup = Setup(model, label, out=out, results=results, start=start)
     every = parts(setup, small, full, seeds) | second_parts(setup, small, seeds)
     if name not in every:
-        raise ValueError(f"no result {name!r}: there are 'stic', 'svp', 'textonly', "
+        raise ValueError(f"no result {name!r}: there are 'stic', 'svp', 'textonly', 'compare', "
                          f"{', '.join(map(repr, every))}")
     same_code(out)
     with Log(out).stage(f'{name} {label}'): return every[name]()
@@ -250,4 +252,25 @@ def reproduce_third(
         if x.label in STUDIED:
             done += reproduce_part('textonly.studies', x.model, x.label, out=out, results=results, small=small)
     return done
+
+def reproduce_fourth(
+    model:str, # path of a base
+    label:str, # what the base is called in the results
+    out:str='runs/reproduce', # run folders, where an interrupted call goes on
+    results:str='', # folder of the result files; default OUT/results
+    small:bool=False, # the smallest settings
+    seeds:int=0, # training seeds; default: as many as the settings say
+    workers:int=2, # processes side by side; 1: one arm after the other
+) -> list[dict]: # one result a claim, and the table of everything
+    "Three methods side by side: each alone, then one after another."
+    job = Setup(model, label, COMPARE_SMALL if small else COMPARE_AMOUNTS, out, results)
+    job = _on(job, seeds or len(job.settings['seeds']))
+    same_code(out)
+    each, orders = job.settings['seeds'], job.settings['orders']
+    if workers > 1:
+        share_work([[(base_compared, job), *((compare_inputs, job, s) for s in each)],
+                    [(arm_measured, job, s, (k,)) for s in each for k in TAKEN],
+                    [(arm_measured, job, s, pair) for s in each for pair in orders]],
+                   out, f'compare {label}', workers)
+    with Log(out).stage(f'compare {label}'): return reproduce_compare(job)
 
