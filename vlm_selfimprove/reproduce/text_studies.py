@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['STUDY_AMOUNTS', 'STUDY_SMALL', 'STUDIED', 'WRONG', 'PLAIN', 'SOME', 'STUDY_ARMS', 'STUDY_CLAIMS', 'reason_first',
            'text_rows', 'own_descriptions', 'planted_action', 'rule_told', 'with_errors', 'share_right',
-           'oracle_questions', 'grouped_situations', 'layers_of', 'arm_measured', 'study_folder', 'arms_measured',
+           'oracle_questions', 'grouped_situations', 'layers_of', 'study_arm_measured', 'study_folder', 'arms_measured',
            'planted_said', 'reasons_seen', 'reproduce_text_studies']
 
 # %% ../../nbs/reproduce/102_text_studies.ipynb #a7ee6365
@@ -172,7 +172,7 @@ def layers_of(
     return {g: v for g, v in cached_json(path, key, look).items() if g in RULE_GROUPS}
 
 # %% ../../nbs/reproduce/102_text_studies.ipynb #6fc70659
-def arm_measured(
+def study_arm_measured(
     setup:Setup, # of the reproduction
     seed:int, # of questions and training
     arm:str, # its name; letters and digits of it name its folder
@@ -202,7 +202,7 @@ def _arms(setup, seed): # arm -> function without arguments
     s, asked = setup.settings, written_questions(setup, seed, 'own')
     some, few, often = asked[:s['some']], asked[:s['few']], s['often'] * text_recipe(setup).epochs
     own = lambda n: lambda: trained_measured(setup, seed, 'own', n)
-    arm = lambda name, questions, **kw: {name: lambda: arm_measured(setup, seed, name, questions, **kw)}
+    arm = lambda name, questions, **kw: {name: lambda: study_arm_measured(setup, seed, name, questions, **kw)}
     made = {PLAIN: own(max(s['sizes'])), SOME: own(s['some']), 'few': own(s['few'])}
     made |= arm('few, often', few, epochs=often) | arm('all tokens', asked, loss='all')
     made |= arm('reason first', asked, change=reason_first)
