@@ -78,14 +78,14 @@ def mk_idefics3() -> VLM:  # its tower and what lies between are not trained
     return _vlm(model, Idefics3Processor(
         image_processor=eye, tokenizer=tok, image_seq_len=tokens, chat_template=tok.chat_template), 'micro-idefics3')
 
-# %% ../../nbs/models/29_architectures.ipynb #e50a0143
+# %% ../../nbs/models/29_architectures.ipynb #61eb67bb
 _ACROSS = 2  # the layer that looks at the image, after two of the counterpart's four
 
 def _mllama_config(lm, tok):  # the counterpart's sizes, and one layer more
     same = ('vocab_size', 'hidden_size', 'intermediate_size', 'num_attention_heads', 'num_key_value_heads',
             'max_position_embeddings', 'rope_parameters', 'rms_norm_eps', 'initializer_range',
-            'pad_token_id', 'bos_token_id', 'eos_token_id')
-    text = {k: getattr(lm.config, k) for k in same}
+            'pad_token_id', 'eos_token_id')
+    text = {k: getattr(lm.config, k) for k in same} | dict(bos_token_id=tok.bos_token_id)
     text |= dict(num_hidden_layers=lm.config.num_hidden_layers + 1, cross_attention_layers=[_ACROSS])
     tower = _TOWER | dict(
         num_hidden_layers=2, num_global_layers=1, attention_heads=4, intermediate_layers_indices=[0],
