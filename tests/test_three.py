@@ -26,7 +26,8 @@ def loaded(request, tmp_path_factory):
 def test_it_reads_as_its_counterpart(loaded):
     "After saving and loading: the same logits for a text."
     lm = LlamaForCausalLM.from_pretrained(micro_path('micro-lm'), dtype=torch.float32).eval()
-    ids = loaded.processor.tokenizer('<|user|> which color is the dog ?<|assistant|>', return_tensors='pt', add_special_tokens=False).input_ids
+    text, tok = '<|user|> which color is the dog ?<|assistant|>', loaded.processor.tokenizer
+    ids = tok(text, return_tensors='pt', add_special_tokens=False).input_ids
     with torch.no_grad(): own, counterpart = loaded.model(input_ids=ids).logits, lm(input_ids=ids).logits
     assert (own[..., :lm.config.vocab_size] - counterpart).abs().max() < .02  # it was rounded to bf16 once more
 

@@ -209,14 +209,15 @@ def architecture_loss(
         total = total + F.cross_entropy(model.lm_head(h[:, :-1][on]).float(), y[:, 1:][on], reduction='sum')
     return total / (labels[:, 1:] >= 0).sum()
 
-# %% ../../nbs/models/29_architectures.ipynb #5aae6faa
+# %% ../../nbs/models/29_architectures.ipynb #775e732b
 def _descend(losses, params, lr, steps, name, log, clip=True):  # each loss is computed when it is asked for
     "Steps down the gradient, told every 100 steps."
     opt, start = _adamw(params, lr), time.time()
     sched = warmup_cosine(opt, steps)
     for i, loss in zip(range(1, steps + 1), losses):
         _step(loss, opt, sched, params if clip else ())
-        if i % 100 == 0 or i == steps: log(f'{name} {i}/{steps} loss {loss:.3f} {i / (time.time() - start):.2f} steps/s')
+        rate = i / (time.time() - start)
+        if i % 100 == 0 or i == steps: log(f'{name} {i}/{steps} loss {loss:.3f} {rate:.2f} steps/s')
 
 def fit_tower(
     vlm: VLM,  # its tower is trained in place
@@ -235,7 +236,8 @@ def fit_tower(
             for b in torch.randperm(len(x), generator=g).split(128):
                 h = tower_features(vlm.model, x[b].float())[:, -36:]  # 36 = 3 rows x 2 x 3 columns x 2
                 yield _cell_loss(head(h.unflatten(1, (3, 2, 3, 2)).mean((2, 4)).flatten(1, 2)), y[b])[0]
-    _descend(losses(), [*tower.parameters(), *head.parameters()], recipe.lr, recipe.tower // 128, 'tower', log, False)
+    params, steps = [*tower.parameters(), *head.parameters()], recipe.tower // 128
+    _descend(losses(), params, recipe.lr, steps, 'tower', log, False)
 
 # %% ../../nbs/models/29_architectures.ipynb #386aa361
 def fit_architecture(
