@@ -14,17 +14,17 @@ from .claims import below
 from .drawing import (
     AT_PAPER_SCALE, PALETTE, claim_and_base, cost_markdown, pooled, readable, verdict_word)
 
-# %% ../../nbs/reproduce/104_compare_pages.ipynb #5d9e33ee
-ABILITIES = dict( # measure -> the ability, in words; in a word, for a narrow column
-    facts=('true and full descriptions (fact F1)', 'facts'),
-    objects=('naming what is there (object F1)', 'objects'),
-    cider=('captions (CIDEr)', 'captions'),
-    refer=('pointing at a thing in words (CIDEr)', 'referring'),
-    pope=('saying whether a thing is there (F1)', 'there or not'),
-    vqa=('questions, answered at once', 'questions'),
-    dar=('questions, describing the picture first', '… describing'),
-    image=('decisions, from the picture at once', 'decisions'),
-    described=('decisions, describing the picture first', '… describing'))
+# %% ../../nbs/reproduce/104_compare_pages.ipynb #93e5dd41
+ABILITIES = dict( # measure -> the ability, in words; in short, for a narrow column
+    facts=('true and full descriptions', 'facts'), # fact F1
+    objects=('naming what is there', 'objects'), # object F1
+    cider=('captions', 'captions'), # CIDEr on four kinds of picture
+    refer=('pointing at a thing in words', 'referring'), # CIDEr
+    pope=('saying whether a thing is there', 'there?'), # F1
+    vqa=('questions', 'questions'),
+    dar=('questions after describing', 'questions, told'),
+    image=('decisions', 'decisions'),
+    described=('decisions after describing', 'decisions, told'))
 _ALONE = dict(stic='STIC', svp='SVP', text='text-only')
 _READ = {'reproduced': 'better', 'contrary': 'worse', 'no difference': 'same', 'open': 'unknown'}
 
@@ -47,64 +47,63 @@ def what_happened(
     return out
 
 def _listed(changes): # a line a change
-    return '<br>'.join(f'{ABILITIES[k][0]} {pooled(c)}' for k, c in changes.items()) or '–'
+    return '<br>'.join(f'{ABILITIES[k][1]} {pooled(c)}' for k, c in changes.items()) or '–'
 
 def arms_table(
     r:dict, # the result 'compare_all'
 ) -> str: # markdown: a row an arm
-    "What each arm improves, leaves, and forgets, with intervals."
-    lines = ['| | better | worse | the same |', '|---|---|---|---|']
+    "What each arm improves and what it forgets, with intervals."
+    lines = ['| | better | worse |', '|---|---|---|']
     for arm in r['cost']:
         found = what_happened(r, arm)
-        same = ', '.join(ABILITIES[k][0].partition(' (')[0] for k in found['same']) or '–'
-        lines.append(f"| **{arm_told(arm)}** | {_listed(found['better'])} | {_listed(found['worse'])} | {same} |")
+        lines.append(f"| **{arm_told(arm)}** | {_listed(found['better'])} | {_listed(found['worse'])} |")
     return '\n'.join(lines)
+
+_AMOUNTS = dict(pictures='pictures', rows='instruction rows')
 
 def costs_table(
     r:dict, # the result 'compare_all'
 ) -> str: # markdown: a row an arm, means over seeds
     "What each arm costs, as it was counted."
-    lines = ['| | tokens written | tokens learned | minutes | pictures | needs besides |', '|---|---|---|---|---|---|']
+    lines = ['| | tokens written | tokens learned | minutes |', '|---|---|---|---|']
     for arm, each in r['cost'].items():
         mean = {k: sum(x[k] for x in each) / len(each) for k in ('written', 'learned', 'seconds')}
         one = each[0]
-        rows = [f"{one['rows']:,} instruction rows"] * bool(one['rows'])
-        needs = ', '.join([*(f'a {m}' for m in one['models']), *rows]) or '–'
-        lines.append(f"| **{arm_told(arm)}** | {mean['written']:,.0f} | {mean['learned']:,.0f} | "
-                     f"{mean['seconds'] / 60:.1f} | {one['pictures']:,} | {needs} |")
+        amounts = [f'{one[k]:,} {what}' for k, what in _AMOUNTS.items() if one[k]]
+        needs = ', '.join([*amounts, *(f'a {m}' for m in one['models'])])
+        lines.append(f"| **{arm_told(arm)}**<br>{needs} | {mean['written']:,.0f} | {mean['learned']:,.0f} | "
+                     f"{mean['seconds'] / 60:.1f} |")
     return '\n'.join(lines)
 
-# %% ../../nbs/reproduce/104_compare_pages.ipynb #79e39f9b
-_TINT = dict(better=('blue', '▲'), worse=('orange', '▼'), same=('grey', '='), unknown=('grey', ''))
+# %% ../../nbs/reproduce/104_compare_pages.ipynb #42f3b1f5
+_TINT = dict(better=('blue', .5, '^'), worse=('orange', .5, 'v'), same=('grey', .25, ''), unknown=('grey', .04, ''))
 
 def _cell(ax, x, y, word, c): # one change
-    color, mark = _TINT[word]
-    strong = word in ('better', 'worse')
-    tint = [1 - (.45 if strong else .1) * (1 - v) for v in to_rgb(PALETTE[color])]
+    color, strength, mark = _TINT[word]
+    tint = [1 - strength * (1 - v) for v in to_rgb(PALETTE[color])]
     ax.add_patch(plt.Rectangle((x - .48, y - .46), .96, .92, color=tint, lw=0))
-    ax.text(x, y - .06 if mark else y, f"{100 * c['effect']:+.0f}".replace('-', '−'), ha='center', va='center',
-            weight='bold' if strong else 'normal')
-    ax.text(x, y + .3, mark, ha='center', va='center', size=5)
+    ax.text(x, y - .1 * bool(mark), f"{100 * c['effect']:+.0f}".replace('-', '−'), ha='center', va='center')
+    if mark: ax.plot(x, y + .3, mark, ms=3.5, color='k')
 
 def abilities_figure(
     r:dict, # the result 'compare_all'
 ) -> plt.Figure: # a row an arm, a column a measure
     "What every arm does to every ability."
     arms, keys = [*r['cost']], [*ABILITIES]
-    fig, ax = plt.subplots(figsize=(4.6, .36 * len(arms) + 1.1))
+    fig, ax = plt.subplots(figsize=(4.6, .36 * len(arms) + 1.5))
     for y, arm in enumerate(arms):
         read = {k: (word, c) for word, found in what_happened(r, arm).items() for k, c in found.items()}
         for x, k in enumerate(keys): _cell(ax, x, y, *read[k])
     ax.set(xlim=(-.5, len(keys) - .5), ylim=(len(arms) - .5, -.5), yticks=range(len(arms)))
-    ax.set_yticklabels([arm_told(arm, ' → ') for arm in arms])
+    ax.set_yticklabels([arm_told(arm, ' → ').replace('text-only', 'text') for arm in arms])
     ax.set_xticks(range(len(keys)), [ABILITIES[k][1] for k in keys], rotation=55, ha='left', rotation_mode='anchor')
     ax.xaxis.tick_top()
     ax.tick_params(length=0, pad=1)
     for side in ax.spines.values(): side.set_visible(False)
-    ax.set_xlabel('change in points against the base: ▲ better, ▼ worse, = the same')
+    ax.set_xlabel('points against the base; ▲ better, ▼ worse,\ngrey: the same, white: not known; told: after describing')
     return fig
 
-# %% ../../nbs/reproduce/104_compare_pages.ipynb #79c50d74
+# %% ../../nbs/reproduce/104_compare_pages.ipynb #ec67a3df
 NEEDS = dict( # measure -> what somebody wants
     facts='descriptions that tell much and tell it rightly', cider='captions like those that people write',
     refer='words that point at one thing in a picture', pope='a reliable yes or no to whether a thing is there',
@@ -127,7 +126,7 @@ def best_for(
 
 def _price(r, arm): # what else an arm does
     worse = what_happened(r, arm)['worse']
-    said = ', '.join(f'{ABILITIES[k][0].partition(" (")[0]} {pooled(c)}' for k, c in worse.items())
+    said = ', '.join(f'{ABILITIES[k][0]} {pooled(c)}' for k, c in worse.items())
     return f' It forgets: {said}.' if worse else ' Nothing measured got worse.'
 
 def advice_markdown(
