@@ -308,7 +308,7 @@ def micro_verify(
 
 # %% ../../nbs/app/90_cli.ipynb #97a2562b
 def reproduce(
-    name:str, # stic, svp, textonly: a paper's headlines; compare: all three; or a part: stic.main ...; a wrong name lists them
+    name:str, # stic, svp, textonly: a paper's headlines; compare: all three; or a part, see a wrong name
     model:str='micro', # path of a base, or 'micro' or 'micro-weak'
     label:str='shipped', # what the base is called in the results
     start:int=4_000_000, # first scene seed of the evaluation

@@ -20,7 +20,7 @@ from .comparisons import (
 from .distributions import (
     DISTRIBUTION_AMOUNTS, DISTRIBUTION_SMALL, reproduce_distributions)
 from .compare import (
-    COMPARE_AMOUNTS, COMPARE_SMALL, TAKEN, arm_measured, base_compared, compare_inputs, reproduce_compare)
+    COMPARE_AMOUNTS, COMPARE_SMALL, FROZEN, arm_measured, base_compared, compare_inputs, reproduce_compare)
 from .inference import (
     INFERENCE_AMOUNTS, INFERENCE_SMALL, reproduce_inference)
 from .referring import (
@@ -269,7 +269,7 @@ def reproduce_fourth(
     each, orders = job.settings['seeds'], job.settings['orders']
     if workers > 1:
         share_work([[(base_compared, job), *((compare_inputs, job, s) for s in each)],
-                    [(arm_measured, job, s, (k,)) for s in each for k in TAKEN],
+                    [(arm_measured, job, s, (k,)) for s in each for k in FROZEN],
                     [(arm_measured, job, s, pair) for s in each for pair in orders]],
                    out, f'compare {label}', workers)
     with Log(out).stage(f'compare {label}'): return reproduce_compare(job)
