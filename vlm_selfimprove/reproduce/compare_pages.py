@@ -76,7 +76,7 @@ def costs_table(
                      f"{mean['seconds'] / 60:.1f} |")
     return '\n'.join(lines)
 
-# %% ../../nbs/reproduce/107_compare_pages.ipynb #bb243b26
+# %% ../../nbs/reproduce/107_compare_pages.ipynb #048a3597
 _TINT = dict(better=('blue', .5, '^'), worse=('orange', .5, 'v'), same=('grey', .25, ''), unknown=('grey', .04, ''))
 
 def _cell(ax, x, y, word, c): # one change
@@ -102,7 +102,8 @@ def arms_map(
     ax.xaxis.tick_top()
     ax.tick_params(length=0, pad=1)
     for side in ax.spines.values(): side.set_visible(False)
-    ax.set_xlabel('points against the base; ▲ better, ▼ worse,\ngrey: the same, white: not known; told: after describing')
+    ax.set_xlabel('points against the base; ▲ better, ▼ worse,\n'
+                  'grey: the same, white: not known; told: after describing')
     return fig
 
 # %% ../../nbs/reproduce/107_compare_pages.ipynb #36ab5d79
