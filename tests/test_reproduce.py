@@ -147,7 +147,11 @@ def test_pages_draw_results(everything, papers):
         assert not waits and any(kind in said for kind in ('svg', 'text/markdown', 'text/html')), page.name
 
 
-@pytest.mark.parametrize('name', ['index', 'side_by_side', 'stic/tab01_gains', 'stic/losses', 'stic/like_for_like', 'svp/tab03_benchmarks'])
+WAITING = ('index', 'side_by_side', 'stic/tab01_gains', 'stic/losses', 'stic/like_for_like', 'svp/tab03_benchmarks',
+           'textonly/what_it_learns')
+
+
+@pytest.mark.parametrize('name', WAITING)
 def test_pages_wait_for_results(name, papers):
     "Without any result a page opens, and says in one line what makes it."
     assert said_by(ROOT/f'nbs/papers/{name}.ipynb', papers)[1] == 1
