@@ -118,7 +118,7 @@ def layers_figure(
 ) -> plt.Figure: # two panels below one another
     "How words and pictures align, layer by layer: before training dashed, after it whole, by the group of rules."
     fig, axes = plt.subplots(len(_ALIGNED), 1, figsize=(4.6, 4.6), sharex=True)
-    looks = dict(shown=('blue', 'o', 'rules met in pictures'), withheld=('orange', 's', 'rules told in words'))
+    looks = dict(shown=('blue', 'o', 'eighteen rules'), withheld=('orange', 's', 'the other six rules'))
     for ax, (key, title) in zip(axes, _ALIGNED.items()):
         times = 100 if key == 'rule' else 1
         for g, (color, marker, name) in looks.items():
@@ -132,7 +132,7 @@ def layers_figure(
     fig.legend(*axes[0].get_legend_handles_labels(), loc='outside lower center', ncols=2, columnspacing=1)
     return fig
 
-_GROUPS_TOLD = dict(shown='rules met in pictures', withheld='rules told in words alone')
+_GROUPS_TOLD = dict(shown='eighteen rules', withheld='the other six rules')
 
 def layers_table(
     rs:list, # results of the study of layers, one a base
