@@ -359,14 +359,15 @@ Settings stand in the result file.
 def cost_markdown(
     rs:list, # results
 ) -> str: # markdown with html: a folded table
-    "Command, commit, time and hardware of each result, folded."
-    def line(r):
-        took = f"{r['seconds'] / 60:.0f}"
-        weights = str(len(r['adapters']))
-        made = f"`{r['command']}`", f"`{r['commit']}`"
-        return [readable(r['name']), *made, took, r['hardware'], weights]
-    names = ['result', 'command', 'commit', 'minutes', 'hardware', 'adapters']
-    table = [f"| {' | '.join(cells)} |" for cells in (names, ['---'] * len(names), *map(line, rs))]
+    "Command, commit, time and hardware of results, folded; those of one set of runs share a line."
+    def made(r):
+        took, weights = f"{r['seconds'] / 60:.0f}", str(len(r['adapters']))
+        return f"`{r['command']}`", f"`{r['commit']}`", took, r['hardware'], weights
+    together = {}  # how it was made -> what was made
+    for r in rs: together.setdefault(made(r), []).append(readable(r['name']))
+    names = ['results', 'command', 'commit', 'minutes', 'hardware', 'adapters']
+    lines = [['; '.join(what), *how] for how, what in together.items()]
+    table = [f"| {' | '.join(cells)} |" for cells in (names, ['---'] * len(names), *lines)]
     foot = ('A command goes on where it was stopped. A training that several results share counts '
             'in each. The result file has the hash of each adapter and the command that makes it again.')
     head = '<details><summary>Commands and costs</summary>'
