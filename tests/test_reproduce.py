@@ -98,7 +98,7 @@ def test_third(smoke, capsys):
 OF_PAIRS = {f'{how}_{a}_{b}' for how in ('adds', 'keeps') for a, b in COMPARE_SMALL['orders']}
 
 
-@pytest.mark.slow  # notebook 103 runs the same from nothing; here a second call reads it
+@pytest.mark.slow  # a minute and a half; notebook 103 always runs its parts
 def test_fourth(tmp_path, capsys):
     "Three methods side by side, from nothing, in less than two minutes of one core; a second call only reads."
     found, seconds = reproduce(tmp_path, '--workers', '1', paper='compare')
