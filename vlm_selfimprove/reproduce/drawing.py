@@ -299,10 +299,10 @@ def _seeds(r): return f"{len(r['seeds'])} training seed{'s' * (len(r['seeds']) >
 
 def verdict_word(
     r:dict, # a result
-) -> str: # 'reproduced' …, exploratory where one training was made; 'calibrated', 'studied'
+) -> str: # 'reproduced' …, exploratory with fewer than three trainings; 'calibrated', …
     "A verdict, or why there is none."
     word = r['verdict'] or dict(calibrated='calibrated').get(r['form'], 'studied')
-    return f'{word}, exploratory' if r['verdict'] and len(r['seeds']) == 1 else word
+    return f'{word}, exploratory' if r['verdict'] and len(r['seeds']) < 3 else word
 
 def headline(
     rs:list, # results of a page, in the order of reading
