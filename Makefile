@@ -28,7 +28,7 @@ test: venv
 	$(BIN)/nbdev_test --n_workers 2 --timing
 	$(BIN)/pytest -q -n 2 --dist loadfile --no-loadscope-reorder tests
 
-torture: venv  # an hour of kills, damaged folders and hostile files
+torture: venv  # hours of kills, damaged folders and hostile files, for each method
 	$(BIN)/python tests/torture.py
 
 readme: venv

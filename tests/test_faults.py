@@ -16,7 +16,6 @@ fork = multiprocessing.get_context('forkserver')
 fork.set_forkserver_preload(['vlm_selfimprove.app.cli', 'vlm_selfimprove.runs.run'])
 SMALL = 'gen_batch=4 batch=4 micro_batch=4 lora_r=4 lora_alpha=8 batch2=4 save_steps=2'.split()
 KILLS = 10
-STAGES = 'images', 'instructions', 'pairs', 'infused'
 
 
 def run(argv, out, last=0, delay=0.):
@@ -50,15 +49,17 @@ def said(out): return Path(f'{out}.events.txt').read_text()[-3000:]
 def events(out): return Path(f'{out}.events').read_text().splitlines()
 
 
-@pytest.fixture(scope='module')
-def command(tmp_path_factory, micro):
+def stic_command(d, model):
     "24 images, 32 instruction rows and six questions: both stages and both measurements, in about a hundred writes."
-    d = tmp_path_factory.mktemp('data')
     micro_images(d, 24, rows=32)
     lines = (d/'instructions.jsonl').read_text().splitlines()
     (d/'questions.jsonl').write_text('\n'.join(lines[:6]) + '\n')
-    return ['stic', '--images', d/'images', '--model', micro, '--instructions', d/'instructions.jsonl',
+    return ['stic', '--images', d/'images', '--model', model, '--instructions', d/'instructions.jsonl',
             '--evaluation', d/'questions.jsonl', '--set', *SMALL]
+
+
+@pytest.fixture(scope='module')
+def command(tmp_path_factory, micro): return stic_command(tmp_path_factory.mktemp('data'), micro)
 
 
 @pytest.fixture(scope='module')
@@ -72,11 +73,12 @@ def unharmed(command, tmp_path_factory):
 def read(out):
     "What has to be the same: bytes of the data, their hashes, adapter, losses, measurements."
     load = lambda f: json.loads((out/f).read_text())
+    stages, trainings = (sorted(p.parent.name for p in out.glob(f'*/{f}')) for f in ('data.parquet', 'training.json'))
     return SimpleNamespace(
-        data={f'{s}/{f}': (out/s/f).read_bytes() for s in STAGES for f in ('data.parquet', 'manifest.json')},
-        hashes=[load(f'{s}/manifest.json')['data_sha256'] for s in STAGES],
+        data={f'{s}/{f}': (out/s/f).read_bytes() for s in stages for f in ('data.parquet', 'manifest.json')},
+        hashes=[load(f'{s}/manifest.json')['data_sha256'] for s in stages],
         adapter=load_file(out/'adapter/adapter_model.safetensors'),
-        losses=[[h['loss'] for h in load(f'{s}/training.json')['history']] for s in ('stage1', 'stage2')],
+        losses=[[h['loss'] for h in load(f'{s}/training.json')['history']] for s in trainings],
         results={k: v for k, v in load('results.json').items() if k in ('table', 'counts', 'rejects', 'skipped', 'failures', 'recipe')})
 
 

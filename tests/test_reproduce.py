@@ -7,7 +7,7 @@ from execnb.shell import CaptureShell
 from vlm_selfimprove.models.micro import shipped
 from vlm_selfimprove.reproduce.claims import FIELDS, code_key, read_result, read_results
 from vlm_selfimprove.reproduce.compare import COMPARE_AMOUNTS, COMPARE_CLAIMS, COMPARE_SMALL
-from vlm_selfimprove.reproduce.drawing import claim_and_base
+from vlm_selfimprove.reproduce.drawing import TEXT_FULL, claim_and_base
 from vlm_selfimprove.reproduce.ledger import PAGE_OF, PAPERS
 from vlm_selfimprove.reproduce.studies import STUDIES
 from vlm_selfimprove.reproduce.svp import SVP_AMOUNTS, SVP_CLAIMS, TRAININGS
@@ -98,6 +98,7 @@ def test_third(smoke, capsys):
 OF_PAIRS = {f'{how}_{a}_{b}' for how in ('adds', 'keeps') for a, b in COMPARE_SMALL['orders']}
 
 
+@pytest.mark.slow  # notebook 103 runs the same from nothing; here a second call reads it
 def test_fourth(tmp_path, capsys):
     "Three methods side by side, from nothing, in less than two minutes of two cores; a second call only reads."
     found, seconds = reproduce(tmp_path, paper='compare')
@@ -147,7 +148,11 @@ def test_pages_draw_results(everything, papers):
         assert not waits and any(kind in said for kind in ('svg', 'text/markdown', 'text/html')), page.name
 
 
-@pytest.mark.parametrize('name', ['index', 'side_by_side', 'stic/tab01_gains', 'stic/losses', 'stic/like_for_like', 'svp/tab03_benchmarks'])
+WAITING = ('index', 'side_by_side', 'stic/tab01_gains', 'stic/losses', 'stic/like_for_like', 'svp/tab03_benchmarks',
+           'textonly/what_it_learns')
+
+
+@pytest.mark.parametrize('name', WAITING)
 def test_pages_wait_for_results(name, papers):
     "Without any result a page opens, and says in one line what makes it."
     assert said_by(ROOT/f'nbs/papers/{name}.ipynb', papers)[1] == 1
@@ -162,7 +167,8 @@ def test_the_ledger_is_as_long_as_the_code():
     assert all(len(pages) > (15 if paper in ('STIC', 'SVP') else 4) for paper, pages in PAPERS.items())
 
 
-EXPLORATORY = 'svp_samples', 'svp_iterations', 'svp_size', 'svp_detector', 'text_more', 'compare_'  # one training seed, and their pages say so
+# one training seed, and their pages say so
+EXPLORATORY = ('svp_samples', 'svp_iterations', 'svp_size', 'svp_detector', 'svp_distributions', 'svp_unequal', *TEXT_FULL, 'compare_')
 COMMITTED = sorted(RESULTS.glob('*.json'))
 
 

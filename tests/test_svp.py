@@ -23,13 +23,15 @@ STAGES = 'images', 'prior', 'grounded', 'guided', 'scored', 'selected', 'queries
 SMALL = 'samples=3 gen_batch=6 batch=4 micro_batch=4 lora_r=4 lora_alpha=8 save_steps=2 max_new_tokens=48'.split()
 
 
-@pytest.fixture(scope='module')
-def command(tmp_path_factory, micro):
+def svp_command(d, model):
     "Eight images, three samples each."
-    d = tmp_path_factory.mktemp('data')
     micro_images(d, 8, rows=6)
-    return ['svp', '--images', d/'images', '--model', micro, '--instructions', d/'instructions.jsonl',
+    return ['svp', '--images', d/'images', '--model', model, '--instructions', d/'instructions.jsonl',
             '--evaluation', d/'instructions.jsonl', '--set', *SMALL]
+
+
+@pytest.fixture(scope='module')
+def command(tmp_path_factory, micro): return svp_command(tmp_path_factory.mktemp('data'), micro)
 
 
 @pytest.fixture(scope='module')

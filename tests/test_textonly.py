@@ -22,8 +22,11 @@ STAGES = 'replies', 'questions', 'kept', 'rows'
 SMALL = 'questions=12 gen_batch=4 batch=4 micro_batch=4 lora_r=4 lora_alpha=4 epochs=1 save_steps=1'.split()
 
 
+def text_command(model): return ['textonly', '--model', model, '--benchmark', 'decisions', '--set', *SMALL]
+
+
 @pytest.fixture(scope='module')
-def command(micro): return ['textonly', '--model', micro, '--benchmark', 'decisions', '--set', *SMALL]
+def command(micro): return text_command(micro)
 
 
 @pytest.fixture(scope='module')

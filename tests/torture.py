@@ -1,8 +1,8 @@
-"""An hour of harm: `make torture`, or `python tests/torture.py [N [KIND ...]]` for N kills a stage, N damaged folders, 20 N images and
-rows; kinds are rows, images, damaged, kills, and kills:STAGE for those of one stage.
+"""Hours of harm: `make torture`, or `python tests/torture.py [N [KIND ...]]` for N kills a stage, N damaged folders, 20 N images and
+rows; kinds are rows, images, hostile, damaged, kills, and kills:STAGE for those of one stage; stic, svp, textonly for one method alone.
 
 Prints a line for each kind of harm: what was tried, and what did not end as it should. The exit status is the number of those."""
-import contextlib, os, random, shutil, signal, sys, tempfile
+import contextlib, json, os, random, shutil, signal, sys, tempfile
 from collections import defaultdict
 from pathlib import Path
 import numpy as np
@@ -12,19 +12,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 os.environ.update(OMP_NUM_THREADS='1', HF_HUB_OFFLINE='1', TOKENIZERS_PARALLELISM='false')
 from vlm_selfimprove.data.images import check_images, list_images
 from vlm_selfimprove.data.microset import micro_images
+from vlm_selfimprove.data.records import read_parquet
 from vlm_selfimprove.data.rows import read_rows
 from vlm_selfimprove.models.micro import micro_path
-from test_faults import SMALL, belongs, events, read, run, said, unusable, unusual
+from test_faults import belongs, events, read, run, said, stic_command, unusable, unusual
 from test_property import DAMAGE, damage, one_line
+from test_svp import svp_command
+from test_textonly import text_command
 
-
-def command(d):
-    "24 images, 32 rows, six questions."
-    micro_images(d, 24, rows=32)
-    lines = (d/'instructions.jsonl').read_text().splitlines()
-    (d/'questions.jsonl').write_text('\n'.join(lines[:6]) + '\n')
-    return ['stic', '--images', d/'images', '--model', micro_path(), '--instructions', d/'instructions.jsonl',
-            '--evaluation', d/'questions.jsonl', '--set', *SMALL]
+COMMANDS = dict(stic=stic_command, svp=svp_command, textonly=lambda d, model: text_command(model))  # method -> its small job
 
 
 def same(out, unharmed):
@@ -91,17 +87,34 @@ def spoiled(data, rng):
     return bytes(data[:rng.randrange(len(data))] if rng.random() < .3 else data)
 
 
-def images(d, n, rng):
-    "n spoiled picture files in one folder: each is used or named."
+def pictures(d, n, rng):
+    "A folder with all that is no picture, or a strange one, and n spoiled ones; names of its files."
     d.mkdir()
     photo = Image.fromarray(np.random.default_rng(0).integers(0, 255, (60, 80, 3), dtype=np.uint8))
     unusable(d, photo), unusual(d, photo)
     whole = [p.read_bytes() for p in sorted(d.iterdir()) if p.is_file() and p.stat().st_size > 100]
     for i in range(n): (d/f'spoiled-{i}.png').write_bytes(spoiled(rng.choice(whole), rng))
+    name = lambda p: os.fsencode(p.relative_to(d)).decode('utf-8', 'backslashreplace')
+    return {name(p) for p in d.rglob('*') if not p.is_dir()}
+
+
+def hostile(cmd, unharmed, d, n, rng):
+    "The method on a folder of spoiled pictures: it ends well, and each file is used or named."
+    if '--images' not in cmd: return 'no pictures to spoil', []
+    files, out, at = pictures(d/'hostile', n, rng), d/'hostile-run', cmd.index('--images') + 1
+    code = run([*cmd[:at], d/'hostile', *cmd[at + 1:]], out)
+    if code: return f'{len(files)} files', [f'exit status {code}: {said(out)[-500:]}']
+    rejects = [r for r in json.loads((out/'results.json').read_text())['rejects'] if r['stage'] == 'images']
+    used = read_parquet(out/'images/data.parquet')
+    told = {r['id'] for r in [*rejects, *used]}
+    return f'{len(files)} files, {len(used)} used, {len(rejects)} named', [f'not told of: {f}' for f in files - told][:9]
+
+
+def images(d, n, rng):
+    "n spoiled picture files in one folder: each is used or named."
+    files = pictures(d, n, rng)
     listed, rejects = list_images(d)
     good, bad, _ = check_images(listed)
-    name = lambda p: os.fsencode(p.relative_to(d)).decode('utf-8', 'backslashreplace')
-    files = {name(p) for p in d.rglob('*') if not p.is_dir()}
     told = {r['id'] for r in [*rejects, *good, *bad]}
     return f'{n} spoiled pictures, {len(good)} used, {len(bad)} named', [f'not told of: {f}' for f in files - told][:9]
 
@@ -119,18 +132,26 @@ def rows(d, n, rng):
     return f'{n} spoiled row files, {used} rows used', wrong
 
 
+def tell(name, tried, wrong):
+    "One kind of harm; how much did not end as it should."
+    print(f'{name}: {tried}: {len(wrong)} not as it should be', *wrong, sep='\n  ', flush=True)
+    return len(wrong)
+
+
 def main():
     n, rng, bad = int(sys.argv[1]) if len(sys.argv) > 1 else 50, random.Random(0), 0
+    asked = {k.partition(':')[0] for k in sys.argv[2:]}
+    methods, kinds = asked & {*COMMANDS}, asked - {*COMMANDS}
+    wanted = lambda harm: not kinds or harm.__name__ in kinds
     with tempfile.TemporaryDirectory() as d:
         d = Path(d)
-        cmd = command(d/'data')
-        assert run(cmd, d/'unharmed') == 0, said(d/'unharmed')
-        for harm, args in ((rows, (d/'rows', 20 * n)), (images, (d/'pictures', 20 * n)),
-                           (damaged, (cmd, d/'unharmed', d, n)), (kills, (cmd, d/'unharmed', d, n))):
-            if sys.argv[2:] and harm.__name__ not in {k.partition(':')[0] for k in sys.argv[2:]}: continue
-            tried, wrong = harm(*args, rng)
-            bad += len(wrong)
-            print(f'{tried}: {len(wrong)} not as it should be', *wrong, sep='\n  ', flush=True)
+        for harm in filter(wanted, (rows, images)): bad += tell(harm.__name__, *harm(d/harm.__name__, 20 * n, rng))
+        harms = [*filter(wanted, (hostile, damaged, kills))]
+        for method in (m for m in COMMANDS if harms and (not methods or m in methods)):
+            (home := d/method).mkdir()
+            cmd = COMMANDS[method](home/'data', micro_path())
+            assert run(cmd, home/'unharmed') == 0, said(home/'unharmed')
+            for harm in harms: bad += tell(f'{method}, {harm.__name__}', *harm(cmd, home/'unharmed', home, n, rng))
     return bad
 
 

@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['PALETTE', 'SITE_STYLE', 'SEED_LOOKS', 'STANDS_FOR', 'BASES', 'COMPARED', 'AT_PAPER_SCALE', 'SHOWN', 'ARMS', 'CURVES',
-           'SVP_PARTS', 'site_style', 'marker_handle', 'claim_and_base', 'readable', 'paper_name', 'interval_panels',
-           'interval_figure', 'by_benchmark', 'by_ability', 'pooled', 'changes_table', 'beside_markdown',
-           'verdict_word', 'headline', 'common_markdown', 'cost_markdown', 'silent_markdown', 'picture_img', 'card_row',
-           'examples_html', 'arm_name', 'arms_of', 'arms_markdown', 'arms_figure', 'stopping_figure',
-           'stopping_markdown', 'headroom_markdown', 'command_for', 'page_results']
+           'SVP_PARTS', 'TEXT_STUDIES', 'TEXT_FULL', 'site_style', 'marker_handle', 'claim_and_base', 'readable',
+           'paper_name', 'interval_panels', 'interval_figure', 'by_benchmark', 'by_ability', 'pooled', 'changes_table',
+           'beside_markdown', 'verdict_word', 'headline', 'common_markdown', 'cost_markdown', 'silent_markdown',
+           'picture_img', 'card_row', 'examples_html', 'arm_name', 'arms_of', 'arms_markdown', 'arms_figure',
+           'stopping_figure', 'stopping_markdown', 'headroom_markdown', 'command_for', 'page_results']
 
 # %% ../../nbs/reproduce/84_drawing.ipynb #38dc1fdc
 import base64, io, textwrap
@@ -113,6 +113,9 @@ COMPARED = dict(
     svp_scores_likely='fact F1 of what is kept, by S → most likely',
     svp_scores_rho='scores and truth, rank correlation', svp_scores_nats='what S pays for',
     svp_scores_conditions='when S would choose well',
+    svp_distributions_higher='S of descriptions, unguided → guided',
+    svp_unequal_pope='POPE F1, SVP → DPO on 4.7 times as much',
+    svp_unequal_captions='captions, DPO on 4.7 times as much → SVP',
     svp_tab08_match='match of image and text, alone → with boxes, no training',
     svp_tab08_facts='fact F1, alone → with boxes, no training',
     svp_tab08_others="match, another image's boxes → its own, no training",
@@ -145,6 +148,14 @@ COMPARED = dict(
     text_described='decisions, describing first, base → own questions',
     text_words='decisions told in words, base → own questions',
     text_vqa='other questions, base → own questions', text_objects='object F1, base → own questions',
+    text_loss='describing first, all tokens → the answer alone',
+    text_reason='decisions from images, answer alone → reason first',
+    text_replay='object F1, questions alone → text rows beside them',
+    text_replay_pictures='object F1, questions alone → own descriptions beside them',
+    text_few='decisions told in words, many → few questions, seen as often',
+    text_errors='decisions told in words, own teacher → a quarter wrong',
+    text_oracle='describing first, never wrong → own teacher',
+    text_layers='words and pictures, layer by layer',
     compare_stic_facts='fact F1, base → STIC, one budget',
     compare_stic_dar='questions, both describing first, base → STIC, one budget',
     compare_svp_cider='captions (CIDEr), base → SVP, one budget',
@@ -348,14 +359,15 @@ Settings stand in the result file.
 def cost_markdown(
     rs:list, # results
 ) -> str: # markdown with html: a folded table
-    "Command, commit, time and hardware of each result, folded."
-    def line(r):
-        took = f"{r['seconds'] / 60:.0f}"
-        weights = str(len(r['adapters']))
-        made = f"`{r['command']}`", f"`{r['commit']}`"
-        return [readable(r['name']), *made, took, r['hardware'], weights]
-    names = ['result', 'command', 'commit', 'minutes', 'hardware', 'adapters']
-    table = [f"| {' | '.join(cells)} |" for cells in (names, ['---'] * len(names), *map(line, rs))]
+    "Command, commit, time and hardware of results, folded; those of one set of runs share a line."
+    def made(r):
+        took, weights = f"{r['seconds'] / 60:.0f}", str(len(r['adapters']))
+        return f"`{r['command']}`", f"`{r['commit']}`", took, r['hardware'], weights
+    together = {}  # how it was made -> what was made
+    for r in rs: together.setdefault(made(r), []).append(readable(r['name']))
+    names = ['results', 'command', 'commit', 'minutes', 'hardware', 'adapters']
+    lines = [['; '.join(what), *how] for how, what in together.items()]
+    table = [f"| {' | '.join(cells)} |" for cells in (names, ['---'] * len(names), *lines)]
     foot = ('A command goes on where it was stopped. A training that several results share counts '
             'in each. The result file has the hash of each adapter and the command that makes it again.')
     head = '<details><summary>Commands and costs</summary>'
@@ -505,7 +517,11 @@ def headroom_markdown(
 _PART = dict(main='main', control='controls', tab01='tables', tab02='tables', tab03='tables',
              seven='tables', fig06='tables')  # first word of a claim's key -> part that makes it
 # parts beside SVP's headlines: the first word after 'svp_' in the name of what they make
-SVP_PARTS = 'tab08', 'tab09', 'scores', 'rival', 'samples', 'iterations', 'size', 'detector'
+SVP_PARTS = ('tab08', 'tab09', 'scores', 'rival', 'samples', 'iterations', 'size', 'detector',
+             'distributions', 'unequal')
+TEXT_STUDIES = tuple(  # of text-only training, beside its headlines
+    f'text_{k}' for k in ('loss', 'reason', 'replay', 'replay_pictures', 'few', 'errors', 'oracle', 'layers'))
+TEXT_FULL = ('text_more', *TEXT_STUDIES)  # what `--full` makes
 
 def command_for(
     name:str, # of a result, for example 'stic_fig05_shipped'
@@ -514,7 +530,7 @@ def command_for(
     key, base = claim_and_base(name)
     first, *rest = key.split('_')
     other = {'shipped': '', 'bases': '', 'weak': ' --model micro-weak --label weak'}
-    if first == 'text': return 'vlmsi reproduce textonly' + ' --full' * (rest == ['more'])  # all bases
+    if first == 'text': return 'vlmsi reproduce textonly' + ' --full' * (key in TEXT_FULL)  # all bases
     if first == 'compare': return f"vlmsi reproduce compare{other.get(base, f' --label {base}')}"
     if first == 'svp':
         part = f'svp.{rest[0]}' if rest[0] in SVP_PARTS else 'svp'

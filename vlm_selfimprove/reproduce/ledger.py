@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['STUDY', 'PAPER_PAGES', 'FAIR_PAGES', 'OWN_PAGES', 'SVP_PAGE', 'SVP_PAPER_PAGES', 'SVP_FAIR_PAGES', 'TEXT_PAGE',
-           'TEXT_PAPER_PAGES', 'TEXT_FAIR_PAGES', 'THREE_PAGES', 'GROUPS', 'PAGE_OF', 'PAPERS', 'MARKS', 'paper_of',
-           'by_claim', 'corrected', 'is_stale', 'verdict_mark', 'beside_of', 'base_order', 'ledger_table',
-           'ledger_summary', 'waiting_markdown', 'changes_by_claim', 'told_apart', 'arms_headline']
+           'TEXT_PAPER_PAGES', 'TEXT_FAIR_PAGES', 'TEXT_OWN_PAGES', 'THREE_PAGES', 'GROUPS', 'PAGE_OF', 'PAPERS',
+           'MARKS', 'paper_of', 'by_claim', 'corrected', 'is_stale', 'verdict_mark', 'beside_of', 'base_order',
+           'ledger_table', 'ledger_summary', 'waiting_markdown', 'changes_by_claim', 'told_apart', 'arms_headline']
 
 # %% ../../nbs/reproduce/88_ledger.ipynb #86aa0005
 from functools import cache
@@ -14,7 +14,7 @@ from html import escape
 from ..evaluation.statistics import holm
 from .claims import below, code_key, in_words
 from .drawing import (
-    COMPARED, SHOWN, arms_of, claim_and_base, command_for, pooled, readable, verdict_word)
+    COMPARED, SHOWN, TEXT_STUDIES, arms_of, claim_and_base, command_for, pooled, readable, verdict_word)
 
 # %% ../../nbs/reproduce/88_ledger.ipynb #86aa0010
 STUDY = 'stic/{}.ipynb'.format
@@ -46,7 +46,7 @@ SVP_PAPER_PAGES = dict(
     svp_rouge=SVP_PAGE('tab04_captions'), svp_bleu=SVP_PAGE('tab04_captions'),
     **dict.fromkeys(('svp_feedback', 'svp_grounding', 'svp_scoring', 'svp_queries'),
                     SVP_PAGE('tab06_components')),
-    svp_dpo=SVP_PAGE('tab07_dpo'),
+    **dict.fromkeys(('svp_dpo', 'svp_unequal_pope', 'svp_unequal_captions'), SVP_PAGE('tab07_dpo')),
     **dict.fromkeys((f'svp_tab08_{k}' for k in ('match', 'facts', 'drawn')), SVP_PAGE('tab08_inference')),
     **dict.fromkeys((f'svp_tab09_{k}' for k in ('gain', 'twofold', 'blind', 'queries')),
                     SVP_PAGE('fig10_referring')),
@@ -56,7 +56,8 @@ SVP_PAPER_PAGES = dict(
     **dict.fromkeys(('svp_size_gain', 'svp_size_reach'), SVP_PAGE('fig22_sizes')),
     **dict.fromkeys((f'svp_rival_{k}' for k in ('dpo_pope', 'vcd_pope', 'csr_pope', 'csr2_pope',
                                                  'csr_recall', 'csr2_recall')), SVP_PAGE('tab01_methods')),
-    **dict.fromkeys(('svp_absent', 'svp_there', 'svp_ranks'), SVP_PAGE('fig13_groundable')))
+    **dict.fromkeys(('svp_absent', 'svp_there', 'svp_ranks'), SVP_PAGE('fig13_groundable')),
+    svp_distributions_higher=SVP_PAGE('fig26_distributions'))
 SVP_FAIR_PAGES = dict(
     **dict.fromkeys(('svp_careful', 'svp_empty', 'svp_others'), SVP_PAGE('boxes_or_prompt')),
     svp_truth=SVP_PAGE('fig13_groundable'),
@@ -75,6 +76,7 @@ TEXT_PAPER_PAGES = dict(
     text_stronger=TEXT_PAGE('fig02_lift'), text_teachers=TEXT_PAGE('tab02_teachers'),
     text_more=TEXT_PAGE('tab02_teachers'))
 TEXT_FAIR_PAGES = {f'text_{k}': TEXT_PAGE('where_it_goes') for k in ('described', 'words', 'vqa', 'objects')}
+TEXT_OWN_PAGES = dict.fromkeys(TEXT_STUDIES, TEXT_PAGE('what_it_learns')) | dict(text_layers=TEXT_PAGE('layers'))
 THREE_PAGES = dict.fromkeys((k for k in COMPARED if k.startswith('compare_')), 'side_by_side.ipynb')
 GROUPS = {'STIC: claims of the paper': PAPER_PAGES,
           'STIC: like for like, and without the main ingredient': FAIR_PAGES,
@@ -83,6 +85,7 @@ GROUPS = {'STIC: claims of the paper': PAPER_PAGES,
           'SVP: like for like, and our own studies': SVP_FAIR_PAGES,
           'Text-only training: claims of the paper': TEXT_PAPER_PAGES,
           'Text-only training: where it goes': TEXT_FAIR_PAGES,
+          'Text-only training: our own studies': TEXT_OWN_PAGES,
           'Three methods, side by side and one after another': THREE_PAGES}
 PAGE_OF = {key: page for pages in GROUPS.values() for key, page in pages.items()}
 PAPERS = {  # whose claims are corrected and counted together

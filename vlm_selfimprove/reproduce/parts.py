@@ -17,6 +17,8 @@ from ..models.vlm import load_vlm
 from .claims import same_code
 from .comparisons import (
     bases, everything_together, headroom, plain_runs, similarity, stopping, supervised)
+from .distributions import (
+    DISTRIBUTION_AMOUNTS, DISTRIBUTION_SMALL, reproduce_distributions)
 from .compare import (
     COMPARE_AMOUNTS, COMPARE_SMALL, FROZEN, arm_measured, base_compared, compare_inputs, reproduce_compare)
 from .inference import (
@@ -35,9 +37,13 @@ from .sweeps import reproduce_sizes
 from .tables import (
     FIGURES, GAINS, SETTINGS, SMOKE, Setup, controls_measured, look_of, main_runs,
     reproduce_controls, reproduce_main, reproduce_tables, stages_measured, stages_of)
+from .text_studies import (
+    STUDIED, STUDY_AMOUNTS, STUDY_SMALL, reproduce_text_studies)
 from .textonly import (
     TEACHERS, TEXT_AMOUNTS, TEXT_BASES, TEXT_SMALL, base_measured, reproduce_amounts, reproduce_text)
 from .textonly import text_seed, written_questions
+from .unequal import (
+    UNEQUAL_AMOUNTS, UNEQUAL_SMALL, reproduce_unequal)
 
 # %% ../../nbs/reproduce/87_parts.ipynb #87c0de06
 def _setups(setup, small): # -> of the main job; function of a study's name that gives a study's
@@ -124,11 +130,14 @@ SECOND = { # part of SVP beside its headlines -> function of a setup, its amount
     'svp.samples': (reproduce_samples, SWEEP_AMOUNTS, SWEEP_SMALL),
     'svp.iterations': (reproduce_iterations, SWEEP_AMOUNTS, SWEEP_SMALL),
     'svp.size': (reproduce_sizes, SWEEP_AMOUNTS, SWEEP_SMALL),
-    'svp.detector': (reproduce_detector, SWEEP_AMOUNTS, SWEEP_SMALL)}
+    'svp.detector': (reproduce_detector, SWEEP_AMOUNTS, SWEEP_SMALL),
+    'svp.distributions': (reproduce_distributions, DISTRIBUTION_AMOUNTS, DISTRIBUTION_SMALL),
+    'svp.unequal': (reproduce_unequal, UNEQUAL_AMOUNTS, UNEQUAL_SMALL)}
 
 THIRD = { # part of text-only training, for one base -> the same
     'textonly.main': (reproduce_text, TEXT_AMOUNTS, TEXT_SMALL),
-    'textonly.amounts': (reproduce_amounts, TEXT_AMOUNTS, TEXT_SMALL)}
+    'textonly.amounts': (reproduce_amounts, TEXT_AMOUNTS, TEXT_SMALL),
+    'textonly.studies': (reproduce_text_studies, STUDY_AMOUNTS, STUDY_SMALL)}
 
 def second_parts(
     setup:Setup, # model, label, out, results; its settings are chosen here
@@ -223,7 +232,7 @@ def reproduce_third(
     out:str='runs/reproduce', # run folders, where an interrupted call goes on
     results:str='', # folder of the result files; default OUT/results
     small:bool=False, # the smallest settings
-    full:bool=False, # also fewer questions
+    full:bool=False, # also fewer questions, and the studies
     seeds:int=0, # training seeds; default: three
     workers:int=2, # processes side by side; 1: one base after the other
 ) -> list[dict]: # results of all bases
@@ -239,6 +248,9 @@ def reproduce_third(
         for name, fn in (('main', reproduce_text), ('amounts', reproduce_amounts)):
             if name == 'main' or full:
                 with Log(out).stage(f'textonly.{name} {x.label}'): done += fn(x)
+    for x in jobs if full else ():
+        if x.label in STUDIED:
+            done += reproduce_part('textonly.studies', x.model, x.label, out=out, results=results, small=small)
     return done
 
 def reproduce_fourth(
