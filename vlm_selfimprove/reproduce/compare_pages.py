@@ -116,35 +116,42 @@ NEEDS = dict( # measure -> what somebody wants
 def best_for(
     r:dict, # the result 'compare_all'
     k:str, # a key of `NEEDS`
-) -> tuple[str, str]: # the method that gains most, '' for none; the pair that is better than it alone, '' for none
+) -> tuple[str, str, str]: # the method that gains most; a cheaper one; a pair better than the first; '' for none
     "What to take for one need."
-    arms = below(r, 'arms')
-    gains = {a: arms[f'{a}/{k}']['effect'] for a in r['cost'] if k in what_happened(r, a)['better']}
-    alone = max((a for a in gains if '-' not in a), key=gains.get, default='')
-    def more(pair): # lower end of what the pair adds to that method alone
-        halves = dict(zip(pair.split('-'), ('first', 'second')))
-        return below(r, halves[alone])[f'{pair}/{k}']['lo'] if alone in halves else -1
-    pairs = [a for a in gains if '-' in a and (more(a) > 0 if alone else True)]
-    return alone, max(pairs, key=gains.get, default='')
+    gains = {a: below(r, 'arms')[f'{a}/{k}']['effect'] for a in r['cost'] if k in what_happened(r, a)['better']}
+    most = lambda arms: max(arms, key=gains.get, default='')
+    alone = most(a for a in gains if '-' not in a)
+    cheap = [a for a in gains if '-' not in a and _written(r, a) < _written(r, alone)]
+    more = lambda a: not alone or (c := _beyond(r, a, alone, k)) is not None and c['lo'] > 0
+    return alone, most(cheap), most(a for a in gains if '-' in a and more(a))
+
+def _written(r, arm): return sum(x['written'] for x in r['cost'][arm]) / len(r['cost'][arm])  # tokens
+
+def _beyond(r, pair, alone, k): # what a pair adds to one of its halves; None where it is none
+    halves = dict(zip(pair.split('-'), ('first', 'second')))
+    return below(r, halves[alone])[f'{pair}/{k}'] if alone in halves else None
 
 def _price(r, arm): # what else an arm does
     worse = what_happened(r, arm)['worse']
     said = ', '.join(f'{ABILITY_WORDS[k][0]} {pooled(c)}' for k, c in worse.items())
-    return f' It forgets: {said}.' if worse else ' Nothing measured got worse.'
+    return f' It forgets: {said}.' if worse else ' Nothing measured is clearly worse.'
+
+def _advice(r, k): # a sentence or four
+    alone, cheap, pair = best_for(r, k)
+    take = lambda a: f'**{arm_told(a)}**, {pooled(below(r, "arms")[f"{a}/{k}"])}'
+    said = f'{take(alone)}.{_price(r, alone)}' if alone else 'none of the three alone.'
+    if cheap: said += (f' Cheaper, {_written(r, cheap):,.0f} tokens written in place of '
+                       f'{_written(r, alone):,.0f}: {take(cheap)}.')
+    if pair and alone: said += (f' For both budgets **{arm_told(pair)}**, {pooled(_beyond(r, pair, alone, k))} '
+                                f'beyond {arm_told(alone)} alone.{_price(r, pair)}')
+    if pair and not alone: said += f' Only {take(pair)}.{_price(r, pair)}'
+    return said
 
 def advice_markdown(
     r:dict, # the result 'compare_all'
 ) -> str: # markdown, a line a need
     "Which to take for which need."
-    arms, lines = below(r, 'arms'), []
-    for k, need in NEEDS.items():
-        alone, pair = best_for(r, k)
-        take = lambda a: f'**{arm_told(a)}**, {pooled(arms[f"{a}/{k}"])}'
-        if alone: said = f'{take(alone)}.{_price(r, alone)}'
-        else: said = 'none of the three alone.'
-        if pair: said += f' {"Better still" if alone else "But"}: {take(pair)}.{_price(r, pair)}'
-        lines.append(f'- {need[0].upper()}{need[1:]}: {said}')
-    return '\n'.join(lines)
+    return '\n'.join(f'- {need[0].upper()}{need[1:]}: {_advice(r, k)}' for k, need in NEEDS.items())
 
 # %% ../../nbs/reproduce/107_compare_pages.ipynb #d21beb28
 def _pairs(rs): # verdicts of pairs: (first, second) -> adds, keeps
@@ -186,6 +193,7 @@ def three_headline(
     told = lambda xs: '; '.join(map(sentence, xs))
     base = readable(claim_and_base(rs[0]['name'])[1])
     said = [f'With one budget on the {base}, {len(held)} of {len(own)} promises hold{": " * bool(held)}{told(held)}.']
+    if rest := [r for r in own if r not in held + lost]: said[0] += f' Not shown: {told(rest)}.'
     if lost: said.append(f'The contrary came out: {told(lost)}.')
     if pairs: said.append(_added_up(pairs))
     n = len(rs[0]['seeds'])
