@@ -113,26 +113,26 @@ def reasons_markdown(
 # %% ../../nbs/reproduce/106_text_figures.ipynb #324297d6
 _ALIGNED = dict(cosine='likeness of the same situation', rule='nearest situation has the same rule, %')
 
+_GROUPS_TOLD = dict(shown='eighteen rules', withheld='the other six rules')
+
 def layers_figure(
     r:dict, # result of the study of layers
 ) -> plt.Figure: # two panels below one another
     "How words and pictures align, layer by layer: before training dashed, after it whole, by the group of rules."
     fig, axes = plt.subplots(len(_ALIGNED), 1, figsize=(4.6, 4.6), sharex=True)
-    looks = dict(shown=('blue', 'o', 'eighteen rules'), withheld=('orange', 's', 'the other six rules'))
+    looks = dict(shown=('blue', 'o'), withheld=('orange', 's'))
     for ax, (key, title) in zip(axes, _ALIGNED.items()):
         times = 100 if key == 'rule' else 1
-        for g, (color, marker, name) in looks.items():
+        for g, (color, marker) in looks.items():
             for model, line, when in (('base', '--', 'before'), ('plain', '-', 'after')):
                 y = [times * v for v in r['layers'][model][g][key]]
-                ax.plot(y, line, marker=marker, ms=4, lw=1.2, color=PALETTE[color], label=f'{name}, {when}')
+                ax.plot(y, line, marker=marker, ms=4, lw=1.2, color=PALETTE[color], label=f'{_GROUPS_TOLD[g]}, {when}')
             chance = times * r['layers']['base'][g]['chance']['rule']
             if key == 'rule': ax.axhline(chance, ls=':', lw=.8, color=PALETTE[color])
         ax.set_title(title)
     axes[-1].set(xlabel='layer (0: embeddings; dotted: chance)', xticks=range(len(y)))
     fig.legend(*axes[0].get_legend_handles_labels(), loc='outside lower center', ncols=2, columnspacing=1)
     return fig
-
-_GROUPS_TOLD = dict(shown='eighteen rules', withheld='the other six rules')
 
 def layers_table(
     rs:list, # results of the study of layers, one a base

@@ -106,11 +106,13 @@ def text_cost_markdown(
     return cost_markdown(rs).replace(AT_PAPER_SCALE, TEXT_AT_PAPER_SCALE)
 
 def text_common_markdown(
-    r:dict, # a result of the page: its settings and seeds are read
+    rs:list, # results of the page: settings are the first's, bases with other numbers of seeds are named
     start:int=1, # number of the first
 ) -> str: # markdown, a numbered list of four
     "The differences from the paper that all pages share."
-    s, n = r['settings'], len(r['seeds'])
+    s, n = rs[0]['settings'], len(rs[0]['seeds'])
+    other = {_base(r): len(r['seeds']) for r in rs if len(r['seeds']) != n}
+    but = f" ({', '.join(f'{k} on the {base}' for base, k in other.items())})" * bool(other)
     t, most = s['recipe'], max(s['sizes'])
     many = ('one 95 % interval over situations and trainings; the paper reports one run, '
             'where one situation is 0.08 points')
@@ -124,5 +126,5 @@ the paper has 30,000, five a call, ten examples.
 {start + 2}. LoRA rank {t['lora_r']}, scale {t['lora_alpha']}, dropout {t['dropout']:g}, {t['epochs']:g} epochs, \
 {t['batch']} rows a step, all as in the paper; learning rate {t['lr']:g} for its 2e-05.
    The loss is on the answer; the released code has it on every token.
-{start + 3}. {n} training seed{'s' * (n > 1)}, {many if n > 1 else single}.
+{start + 3}. {n} training seed{'s' * (n > 1)}{but}, {many if n > 1 else single}.
 '''.strip()

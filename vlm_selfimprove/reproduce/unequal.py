@@ -15,10 +15,10 @@ from ..evaluation.statistics import f1_of_counts
 from ..methods import svp
 from .claims import Claim, result, result_settings
 from .svp import (
-    STAT, SVP_AMOUNTS, SVP_MEASURES, SVP_SMALL, Sampled, chosen_by, one_sampling, recipe_of)
+    SVP_AMOUNTS, SVP_MEASURES, SVP_SMALL, Sampled, chosen_by, one_sampling, recipe_of)
 from .svp import svp_made_by, ten_scores, train_one, truths
 from .sweeps import (
-    fewer_images, measured_after, swept_base, with_log)
+    _how, fewer_images, measured_after, swept_base, with_log)
 from .tables import Setup, adapters_of
 from ..training.train import train_dpo
 
@@ -74,8 +74,6 @@ UNEQUAL_CLAIMS = dict( # key -> claim
     captions=Claim('DPO cider', 'SVP(C) cider',
                    'SVP gives better captions than DPO on 4.7 times as many preferences of the truth '
                    '(Table 7).'))
-
-def _how(measure): return dict(stat=STAT[measure]) if measure in STAT else {}
 
 def unequal_compared() -> dict: # name -> before, after, parts, how
     "Both models against each other, and each against the base, in every measure."
