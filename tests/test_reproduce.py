@@ -5,6 +5,7 @@ from conftest import ROOT, tracked
 from execnb.nbio import read_nb
 from execnb.shell import CaptureShell
 from vlm_selfimprove.models.micro import shipped
+from vlm_selfimprove.reproduce.authors import PLACE, UNSAID, with_numbers
 from vlm_selfimprove.reproduce.claims import FIELDS, code_key, read_result, read_results
 from vlm_selfimprove.reproduce.compare import COMPARE_AMOUNTS, COMPARE_CLAIMS, COMPARE_SMALL
 from vlm_selfimprove.reproduce.drawing import TEXT_FULL, claim_and_base
@@ -165,6 +166,18 @@ def test_the_ledger_is_as_long_as_the_code():
     assert {claim_and_base(k)[0] for k in HEADLINES | REST} == {k for k in PAGE_OF if not k.startswith(('svp_', 'text_', 'compare_'))}
     assert {p.relative_to(ROOT/'nbs/papers').as_posix() for p in PAGES} >= set(PAGE_OF.values())
     assert all(len(pages) > (15 if paper in ('STIC', 'SVP') else 4) for paper, pages in PAPERS.items())
+
+
+def test_sentences_go_the_way_of_their_results():
+    "What is told to the authors of a paper still holds: no result has moved away from its sentence."
+    pages = [p for p in PAGES if p.name == 'authors.ipynb']
+    for page in pages:
+        text = '\n'.join(c['source'] for c in read_nb(page).cells if c.cell_type == 'code')
+        names = {m[1].partition('/')[0] for m in PLACE.finditer(text)}
+        file = lambda name: RESULTS/f"{name if name.startswith(('svp_', 'text_')) else f'stic_{name}'}.json"
+        assert UNSAID not in with_numbers(text, {k: json.loads(file(k).read_text()) for k in names}), page
+        assert len(names) > 10, page
+    assert {p.parent.name for p in pages} == {'stic', 'svp', 'textonly'}
 
 
 # one training seed, and their pages say so
