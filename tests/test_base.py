@@ -5,8 +5,8 @@ from vlm_selfimprove.evaluation.calibration import (
     GAVE_WAY, calibration, check_hashes, checks_text, read_calibration)
 from vlm_selfimprove.models.micro import WEIGHTS, micro_path
 
-SHIPS = {'micro', 'micro-lm', 'micro-weak', 'micro-large', 'micro-large-lm', 'micro-told', 'micro-llava-next', 'micro-mllama',
-         'micro-detector', 'micro-scorer'}
+SHIPS = {'micro', 'micro-lm', 'micro-weak', 'micro-large', 'micro-large-lm', 'micro-told',
+         'micro-llava-next', 'micro-mllama', 'micro-idefics3', 'micro-detector', 'micro-scorer'}
 
 
 def test_hashes(): check_hashes()
