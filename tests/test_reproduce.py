@@ -162,7 +162,7 @@ def test_pages_wait_for_results(name, papers):
 def test_the_ledger_is_as_long_as_the_code():
     "Each claim and study has its page and its place; the paper's claims are those that a stranger would look for."
     judged = {f'compare_{how}_{a}_{b}' for how in ('adds', 'keeps') for a, b in COMPARE_AMOUNTS['orders']}
-    assert judged | {f'compare_{k}' for k in (*COMPARE_CLAIMS, 'all')} == {k for k in PAGE_OF if k.startswith('compare_')}
+    assert judged | {f'compare_{k}' for k in (*COMPARE_CLAIMS, 'all', 'alone')} == {k for k in PAGE_OF if k.startswith('compare_')}
     assert {claim_and_base(k)[0] for k in HEADLINES | REST} == {k for k in PAGE_OF if not k.startswith(('svp_', 'text_', 'compare_'))}
     assert {p.relative_to(ROOT/'nbs/papers').as_posix() for p in PAGES} >= set(PAGE_OF.values())
     assert all(len(pages) > (15 if paper in ('STIC', 'SVP') else 4) for paper, pages in PAPERS.items())

@@ -58,7 +58,8 @@ STANDS_FOR = dict(science='ScienceQA', text='TextVQA', chart='ChartQA', open='LL
                   abilities='MMBench', integrated='MM-Vet', math='MathVista')
 BASES = dict(shipped='shipped base', weak='weaker base', large='larger base', bases='two bases, one against the other',
              told='base that was told six rules', mllama='micro Mllama', idefics3='micro Idefics3',
-             next='micro LLaVA-NeXT')
+             next='micro LLaVA-NeXT', seed1='base of a second seed', seed2='base of a third seed',
+             half='base with half of the bad habits', none='base without bad habits')
 COMPARED = dict(
     main_objects='object F1', main_facts='fact F1', main_vqa='questions, both direct',
     main_dar='questions, both describing first',
@@ -168,7 +169,7 @@ COMPARED = dict(
     compare_keeps_stic_svp='fact F1, STIC → SVP after STIC',
     compare_keeps_svp_stic='captions, SVP → STIC after SVP',
     compare_keeps_stic_text='fact F1, STIC → text-only after STIC',
-    compare_all='three methods in one table')
+    compare_all='three methods in one table', compare_alone='each method alone')
 
 def claim_and_base(
     name:str, # of a result, for example 'stic_fig05_shipped' or 'main_shipped_facts'
@@ -531,7 +532,9 @@ def command_for(
     first, *rest = key.split('_')
     other = {'shipped': '', 'bases': '', 'weak': ' --model micro-weak --label weak'}
     if first == 'text': return 'vlmsi reproduce textonly' + ' --full' * (key in TEXT_FULL)  # all bases
-    if first == 'compare': return f"vlmsi reproduce compare{other.get(base, f' --label {base}')}"
+    if first == 'compare':
+        part = 'compare.alone' if rest[0] == 'alone' else 'compare'
+        return f"vlmsi reproduce {part}{other.get(base, f' --label {base}')}"
     if first == 'svp':
         part = f'svp.{rest[0]}' if rest[0] in SVP_PARTS else 'svp'
         if part == 'svp.size': base = 'shipped'  # it measures all bases

@@ -78,6 +78,7 @@ TEXT_PAPER_PAGES = dict(
 TEXT_FAIR_PAGES = {f'text_{k}': TEXT_PAGE('where_it_goes') for k in ('described', 'words', 'vqa', 'objects')}
 TEXT_OWN_PAGES = dict.fromkeys(TEXT_STUDIES, TEXT_PAGE('what_it_learns')) | dict(text_layers=TEXT_PAGE('layers'))
 THREE_PAGES = dict.fromkeys((k for k in COMPARED if k.startswith('compare_')), 'side_by_side.ipynb')
+THREE_PAGES |= dict(compare_alone='bases.ipynb')
 GROUPS = {'STIC: claims of the paper': PAPER_PAGES,
           'STIC: like for like, and without the main ingredient': FAIR_PAGES,
           'STIC: our own studies': OWN_PAGES,

@@ -15,6 +15,7 @@ from ..data.log import Log
 from ..models.micro import micro_path, shipped
 from ..models.vlm import load_vlm
 from .claims import same_code
+from .bases import ALONE_AMOUNTS, ALONE_SMALL, reproduce_alone
 from .comparisons import (
     bases, everything_together, headroom, plain_runs, similarity, stopping, supervised)
 from .distributions import (
@@ -144,11 +145,12 @@ def second_parts(
     small:bool=False, # the smallest settings
     seeds:int=0, # training seeds; default: as many as the part's amounts say
 ) -> dict: # name of a part -> function without arguments
-    "Every part of the reproduction of SVP beside its headlines, and of text-only training."
+    "Every part of SVP beside its headlines, of text-only training, and the three methods on a base."
     def part(fn, *amounts):
         job = replace(setup, settings=amounts[small])
         return lambda: fn(_on(job, seeds or len(job.settings['seeds'])))
-    return {name: part(*of) for name, of in (SECOND | THIRD).items()}
+    alone = {'compare.alone': (reproduce_alone, ALONE_AMOUNTS, ALONE_SMALL)}
+    return {name: part(*of) for name, of in (SECOND | THIRD | alone).items()}
 
 def reproduce_part(
     name:str, # for example 'stic.fig07' or 'svp.scores'
