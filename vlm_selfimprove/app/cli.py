@@ -308,7 +308,7 @@ def micro_verify(
 
 # %% ../../nbs/app/90_cli.ipynb #97a2562b
 def reproduce(
-    name:str, # stic, svp, textonly: a paper's headlines; compare: all three; or a part, see a wrong name
+    name:str, # stic, svp, textonly: a paper's headlines; compare: all three; all: each of these; or a part
     model:str='micro', # path of a base, or 'micro' or 'micro-weak'
     label:str='shipped', # what the base is called in the results
     start:int=4_000_000, # first scene seed of the evaluation
@@ -325,6 +325,8 @@ def reproduce(
     # a study's folders hold its pictures' paths: the same ones, from wherever it is called
     out = str(Path(out or ('runs/smoke' if smoke else 'runs/reproduce')).resolve())
     check_paths(model=_path(model), out=out)
+    if name == 'all': return [reproduce(k, model, label, start, out, results, smoke, full, seeds, workers)
+                              for k in ('stic', 'svp', 'textonly', 'compare')]
     if name == 'svp': return reproduce_second(_path(model), label, out, results, smoke, seeds, workers, full)
     if name == 'textonly': return reproduce_third(out, results, smoke, full, seeds, workers)
     if name == 'compare': return reproduce_fourth(_path(model), label, out, results, smoke, seeds, workers)

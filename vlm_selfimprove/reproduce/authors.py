@@ -51,7 +51,7 @@ def told(
     got = page_results(*names)
     return got and Markdown(with_numbers(text, got, home))
 
-# %% ../../nbs/reproduce/108_authors.ipynb #2d39addb
+# %% ../../nbs/reproduce/108_authors.ipynb #2bbd0310
 HEADS = {'reproduced': 'Reproduced', 'contrary': 'The contrary was found', 'no difference': 'No difference',
          'open': 'Open: the data do not say', 'calibrated': 'Calibrated: the base was chosen by it'}
 MIXED = 'It hangs on the base'
@@ -61,7 +61,7 @@ def _line(key, of, home): # a claim with each base's number
     def number(base, r):
         word = verdict_word(r) if mixed else 'exploratory' if len(r['seeds']) < 3 else ''
         return f'{readable(base)} {in_words(r)}' + f' ({word})' * bool(word)
-    bases = sorted(of, key=lambda b: (b != 'shipped', base_order(b)))
+    bases = sorted(of, key=base_order)
     says = next(iter(of.values()))['claim'].rstrip('.')
     return f"- [{says}]({home}{PAGE_OF[key]}): {'; '.join(number(b, of[b]) for b in bases)}."
 

@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['STUDY', 'PAPER_PAGES', 'FAIR_PAGES', 'OWN_PAGES', 'SVP_PAGE', 'SVP_PAPER_PAGES', 'SVP_FAIR_PAGES', 'TEXT_PAGE',
            'TEXT_PAPER_PAGES', 'TEXT_FAIR_PAGES', 'TEXT_OWN_PAGES', 'THREE_PAGES', 'GROUPS', 'PAGE_OF', 'PAPERS',
-           'MARKS', 'paper_of', 'by_claim', 'corrected', 'is_stale', 'verdict_mark', 'beside_of', 'base_order',
-           'ledger_table', 'ledger_summary', 'waiting_markdown', 'changes_by_claim', 'told_apart', 'arms_headline']
+           'MARKS', 'ABREAST', 'paper_of', 'by_claim', 'corrected', 'is_stale', 'verdict_mark', 'beside_of',
+           'base_order', 'ledger_table', 'ledger_summary', 'waiting_markdown', 'changes_by_claim', 'told_apart',
+           'arms_headline']
 
 # %% ../../nbs/reproduce/88_ledger.ipynb #86aa0005
 from functools import cache
@@ -169,42 +170,49 @@ def beside_of(
     held = found.get(f'control_{main}', found.get('control_dar', {})) if main != key else {}
     return beside | (below(held[base], main) if base in held else {})
 
+ABREAST = 3  # bases that have columns of their own; more stand below one another
+
+def _cell(key, base, found, p): # HTML: the verdict, and small below it what stands beside
+    r = found[key][base]
+    short = lambda c: f"{100 * c['effect']:+.1f}".replace('-', '−')
+    lines = [f'{escape(k)} {short(c)}' for k, c in beside_of(key, base, found).items()]
+    more = f'<br><small>{"; ".join(lines)}</small>' if lines else ''
+    return verdict_mark(r, p.get(r['name'])) + more
+
 def _rows(key, found, bases, home, p): # HTML: the sentence across the table, below it a cell a base
     of = found[key]
-    head = (f'<th scope="rowgroup" colspan="{len(bases)}" '
-            f'style="{_TIGHT}; font-weight:400; border-bottom:0">')
-    wide = f' colspan="{len(bases)}"' if 'bases' in of else ''
-    def cell(base):
-        if base not in of: return ''
-        short = lambda c: f"{100 * c['effect']:+.1f}".replace('-', '−')
-        lines = [f'{escape(k)} {short(c)}' for k, c in beside_of(key, base, found).items()]
-        more = f'<br><small>{"; ".join(lines)}</small>' if lines else ''
-        return verdict_mark(of[base], p.get(of[base]['name'])) + more
-    cells = map(cell, ['bases'] if wide else bases)
-    marks = ''.join(f'<td{wide} style="{_TIGHT}; padding-top:0">{c}</td>' for c in cells)
+    columns = len(bases) if len(bases) <= ABREAST else 1
+    across = f' colspan="{columns}"' if columns > 1 else ''
+    head = f'<th scope="rowgroup"{across} style="{_TIGHT}; font-weight:400; border-bottom:0">'
+    td = lambda html, span='': f'<td{span} style="{_TIGHT}; padding-top:0">{html}</td>'
+    cell = lambda base: _cell(key, base, found, p) if base in of else ''
+    if 'bases' in of: marks = td(cell('bases'), across)
+    elif len(bases) > ABREAST: marks = td('<br>'.join(f'{readable(b)}: {cell(b)}' for b in bases if b in of))
+    else: marks = ''.join(td(cell(b)) for b in bases)
     return f'<tr>{head}{_sentence(key, next(iter(of.values())), home)}</th></tr><tr>{marks}</tr>'
 
 def base_order(
     base:str, # 'shipped', 'weak', 'shipped-together', 'bases'
 ) -> tuple: # sorts
-    "Plain bases first, then changed ones, then comparisons of bases."
-    return base == 'bases', '-' in base, base
+    "The shipped base first, then other plain ones, then changed ones, then comparisons of bases."
+    return base == 'bases', '-' in base, base != 'shipped', base
 
 def ledger_table(
     results:list[dict], # result files, read; none: an empty table
     home:str='', # way from the page to the folder of the papers, for links
-) -> str: # HTML, a claim after the other, a column a base
+) -> str: # HTML, a claim after the other, a column a base, or a line where there are many
     "The ledger: paper by paper, claims in its order, then like for like, then our own studies."
     found, p = by_claim(results), corrected(results)
     bases = sorted({b for of in found.values() for b in of} - {'bases'}, key=base_order) or ['']
+    columns = bases if len(bases) <= ABREAST else ['each claim, base by base']
     heads = ''.join(
-        f'<th scope="col" style="{_TIGHT}; width:{100 // len(bases)}%">{readable(b)}</th>'
-        for b in bases)
+        f'<th scope="col" style="{_TIGHT}; width:{100 // len(columns)}%">{readable(b)}</th>'
+        for b in columns)
     body, known = '', set(PAGE_OF)
     groups = GROUPS | {'More': [k for k in found if k not in known]}
     for title, keys in groups.items():
         rows = ''.join(_rows(k, found, bases, home, p) for k in keys if k in found)
-        name = f'<th scope="rowgroup" colspan="{len(bases)}" style="{_TIGHT}"><b>{title}</b></th>'
+        name = f'<th scope="rowgroup" colspan="{len(columns)}" style="{_TIGHT}"><b>{title}</b></th>'
         if rows: body += f'<tbody><tr>{name}</tr>{rows}</tbody>'
     style = 'display:table; table-layout:fixed; width:100%; font-size:.8em; line-height:1.4'
     return f'<table style="{style}"><thead><tr>{heads}</tr></thead>{body}</table>'

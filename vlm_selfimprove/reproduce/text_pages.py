@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['TEXT_TABLE1', 'TEXT_FIGURE2', 'TEXT_TABLE2', 'TEACHERS_TOLD', 'MEASURES_TOLD', 'TEXT_AT_PAPER_SCALE', 'text_table1',
-           'text_table2', 'ways_markdown', 'rules_markdown', 'ways_figure', 'text_cost_markdown',
+           'one_captioner', 'text_table2', 'ways_markdown', 'rules_markdown', 'ways_figure', 'text_cost_markdown',
            'text_common_markdown']
 
 # %% ../../nbs/reproduce/101_text_pages.ipynb #21b7a067
 from matplotlib import pyplot as plt
-from .claims import below
-from .drawing import AT_PAPER_SCALE, cost_markdown, interval_panels, readable
+from .claims import below, compare_scores
+from .drawing import AT_PAPER_SCALE, cost_markdown, interval_panels, pooled, readable
 from .drawing import claim_and_base
 
 # %% ../../nbs/reproduce/101_text_pages.ipynb #bc4acde9
@@ -43,6 +43,20 @@ def text_table1(
         [f'language model, captions of the {_base(r)}', '', f"{100 * c['after']:.1f}"],
         [_base(r), '', f"{100 * c['before']:.1f}"])]
     return _table(['model', 'parameters', 'decisions, % right'], theirs + ours)
+
+def one_captioner(
+    rs:list, # results 'counterpart', one a base, all on the same situations
+    scores:dict, # base -> its scores, from `read_scores`
+    captioner:str='shipped', # the base whose captions the language model reads
+) -> str: # markdown
+    "Table 1 as the paper has it: one captioner for all, against each model's decisions from images."
+    read = scores[captioner]['base captions']
+    def row(r):
+        both = {'seen': scores[claim_and_base(r['name'])[1]]['base image'], 'read': read}
+        c = compare_scores(both, 'seen', 'read', ('all',))
+        return [_base(r), f"{100 * c['before']:.1f}", f"{100 * c['after']:.1f}", pooled(c)]
+    head = ['model', 'from images', f'language model, captions of the {readable(captioner)}', 'difference']
+    return _table(head, map(row, rs))
 
 def text_table2(
     rs:list, # results 'more', one a base
