@@ -49,13 +49,14 @@ def bases_table(
         lines.append(f'| {readable(base)} | {both} | {pooled(c)} | {100 * room:.1f} | {lost} |')
     return '\n'.join(lines)
 
-# %% ../../nbs/reproduce/110_bases_pages.ipynb #bcc97836
+# %% ../../nbs/reproduce/110_bases_pages.ipynb #7d1f5216
 def _on(labels): return ', '.join(f'the {readable(b)}' for b in labels)
 
 def _method_told(of, method): # a sentence or two
     changes = {b: gained(r, method)[0] for b, r in of.items()}
     better = {b: c for b, c in changes.items() if c['lo'] > 0}
-    worse, rest = [b for b, c in changes.items() if c['hi'] < 0], [b for b, c in changes.items() if c['lo'] <= 0 <= c['hi']]
+    worse = [b for b, c in changes.items() if c['hi'] < 0]
+    rest = [b for b, c in changes.items() if c['lo'] <= 0 <= c['hi']]
     reach = [f"{100 * c['effect']:+.1f}" for c in sorted(better.values(), key=lambda c: c['effect'])]
     span = f' (by {reach[0]} to {reach[-1]} points)' if len(reach) > 1 else f' (by {reach[0]} points)' if reach else ''
     name = METHODS_TOLD[method]
@@ -75,8 +76,9 @@ def bases_headline(
     "What each method does across bases."
     return '\n\n'.join(_method_told(of, m) for m in PROMISED)
 
-# %% ../../nbs/reproduce/110_bases_pages.ipynb #97cdc499
-_LOOKS = dict(zip(TRIED, (('o', 'blue'), ('s', 'blue'), ('D', 'blue'), ('P', 'green'), ('X', 'green'), ('v', 'orange'), ('^', 'yellow'))))
+# %% ../../nbs/reproduce/110_bases_pages.ipynb #b143b164
+_LOOKS = dict(zip(TRIED, (
+    ('o', 'blue'), ('s', 'blue'), ('D', 'blue'), ('P', 'green'), ('X', 'green'), ('v', 'orange'), ('^', 'yellow'))))
 
 def _point(ax, x, c, look): # a gain with its interval
     marker, color = look
