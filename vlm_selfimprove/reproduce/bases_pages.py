@@ -49,7 +49,7 @@ def bases_table(
         lines.append(f'| {readable(base)} | {both} | {pooled(c)} | {100 * room:.1f} | {lost} |')
     return '\n'.join(lines)
 
-# %% ../../nbs/reproduce/110_bases_pages.ipynb #7d1f5216
+# %% ../../nbs/reproduce/110_bases_pages.ipynb #3b5af5fc
 def _on(labels): return ', '.join(f'the {readable(b)}' for b in labels)
 
 def _method_told(of, method): # a sentence or two
@@ -66,7 +66,8 @@ def _method_told(of, method): # a sentence or two
     if worse: said += f'; it gets worse on {_on(worse)}'
     lost = {}
     for b, r in of.items():
-        for k in what_happened(r, method)['worse'].keys() - {PROMISED[method]}: lost.setdefault(k, []).append(b)
+        for k in what_happened(r, method)['worse']:
+            if k != PROMISED[method]: lost.setdefault(k, []).append(b)
     harm = '; '.join(f'{ABILITY_WORDS[k][0]} on {len(bs)}' for k, bs in lost.items())
     return said + '. ' + (f'It harms {harm} of {len(of)}.' if harm else 'Nothing measured gets clearly worse.')
 
