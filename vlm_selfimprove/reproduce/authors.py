@@ -5,26 +5,24 @@
 # %% auto #0
 __all__ = ['PLACE', 'UNSAID', 'VERDICT_HEADS', 'MIXED', 'with_numbers', 'told', 'verdicts_markdown']
 
-# %% ../../nbs/reproduce/108_authors.ipynb #b25cf409
+# %% ../../nbs/reproduce/108_authors.ipynb #a2f38c00
 import re
 from IPython.display import Markdown
 from ..evaluation.statistics import points
 from .claims import in_words
-from .drawing import claim_and_base, page_results, readable, verdict_word
+from .drawing import claim_and_base, page_results, readable, sign_of, verdict_word
 from .ledger import PAGE_OF, PAPERS, base_order
 
-# %% ../../nbs/reproduce/108_authors.ipynb #d351af9a
+# %% ../../nbs/reproduce/108_authors.ipynb #3a6d877c
 PLACE = re.compile(r'\{([^{}:]+): (up|down|neither)\}')  # in a sentence
 UNSAID = '**(the result no longer says so)**'  # after a number that goes another way than its sentence
-
-def _way(lo, hi): return 'up' if lo > 0 else 'down' if hi < 0 else 'neither'
 
 def _number(r, key, way, home): # a change in points or as it is, linked; marked where it goes another way
     c = r['compared'][key]
     change = '{effect:+.2f} [{lo:+.2f}, {hi:+.2f}]'.format(**c)
     shown = points(c['effect'], c['lo'], c['hi']) if r['unit'] == 'points' else change
     page = PAGE_OF[claim_and_base(r['name'])[0]]
-    return f'[{shown}]({home}{page})' + f' {UNSAID}' * (_way(c['lo'], c['hi']) != way)
+    return f'[{shown}]({home}{page})' + f' {UNSAID}' * (sign_of(c) != way)
 
 def with_numbers(
     text:str, # markdown with places `{name: way}` or `{name/comparison: way}`

@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['PALETTE', 'SITE_STYLE', 'SEED_LOOKS', 'STANDS_FOR', 'BASES', 'COMPARED', 'AT_PAPER_SCALE', 'SHOWN', 'ARMS', 'CURVES',
            'SVP_PARTS', 'TEXT_STUDIES', 'TEXT_FULL', 'site_style', 'marker_handle', 'claim_and_base', 'readable',
-           'paper_name', 'interval_panels', 'interval_figure', 'by_benchmark', 'by_ability', 'pooled', 'changes_table',
-           'beside_markdown', 'verdict_word', 'headline', 'common_markdown', 'cost_markdown', 'silent_markdown',
-           'picture_img', 'card_row', 'examples_html', 'arm_name', 'arms_of', 'arms_markdown', 'arms_figure',
-           'stopping_figure', 'stopping_markdown', 'headroom_markdown', 'command_for', 'page_results']
+           'paper_name', 'sign_of', 'interval_panels', 'interval_figure', 'by_benchmark', 'by_ability', 'pooled',
+           'changes_table', 'beside_markdown', 'verdict_word', 'headline', 'common_markdown', 'cost_markdown',
+           'silent_markdown', 'picture_img', 'card_row', 'examples_html', 'arm_name', 'arms_of', 'arms_markdown',
+           'arms_figure', 'stopping_figure', 'stopping_markdown', 'headroom_markdown', 'command_for', 'page_results']
 
 # %% ../../nbs/reproduce/84_drawing.ipynb #38dc1fdc
 import base64, io, textwrap
@@ -199,12 +199,16 @@ def paper_name(
 # %% ../../nbs/reproduce/84_drawing.ipynb #efcfe910
 _SIGNS = dict(up=('^', 'blue', 'whole interval above 0'),
               down=('v', 'orange', 'whole interval below 0'),
-              none=('o', 'grey', 'interval holds 0'))
+              neither=('o', 'grey', 'interval holds 0'))
 
-def _sign(r): return 'up' if r['lo'] > 0 else 'down' if r['hi'] < 0 else 'none'
+def sign_of(
+    c:dict, # change: lo, hi
+) -> str: # 'up', 'down'; 'neither' where the interval holds zero
+    "On which side of zero a whole interval lies."
+    return 'up' if c['lo'] > 0 else 'down' if c['hi'] < 0 else 'neither'
 
 def _interval_legend(fig, groups, paper): # below the axes: colours and markers
-    used = {_sign(c) for c in groups.values()}
+    used = {sign_of(c) for c in groups.values()}
     handles = [marker_handle(m, PALETTE[c], text, ms=5)
                for k, (m, c, text) in _SIGNS.items() if k in used]
     seeds = max(len(c['seeds']) for c in groups.values())
@@ -215,7 +219,7 @@ def _interval_legend(fig, groups, paper): # below the axes: colours and markers
 
 def _draw_intervals(ax, groups, paper): # a line a group
     for y, (name, c) in enumerate(groups.items()):
-        marker, color, _ = _SIGNS[_sign(c)]
+        marker, color, _ = _SIGNS[sign_of(c)]
         ax.plot([100 * c['lo'], 100 * c['hi']], [y, y], color=PALETTE[color], lw=2)
         ax.plot(100 * c['effect'], y, marker, ms=5, color=PALETTE[color])
         each = [100 * s['effect'] for s in c['seeds']] if len(c['seeds']) > 1 else []
