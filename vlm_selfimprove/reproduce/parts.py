@@ -31,7 +31,7 @@ from .scores import SCORES_AMOUNTS, SCORES_SMALL, reproduce_scores
 from .studies import (
     SIZES, SMALL, STUDIES, reproduce_study, run_study, study_setup)
 from .svp import (
-    SVP_AMOUNTS, SVP_SMALL, base_of, measured_svp, reproduce_svp)
+    SVP_AMOUNTS, SVP_SMALL, TRAININGS, base_of, measured_svp, one_sampling, reproduce_svp)
 from .sweeps import (
     SWEEP_AMOUNTS, SWEEP_SMALL, reproduce_detector, reproduce_iterations, reproduce_samples)
 from .sweeps import reproduce_sizes
@@ -202,6 +202,12 @@ def reproduce_all(
     n = sum(k.startswith('stic.') for k in seconds)
     print(f'{n} parts in {sum(seconds.values()) / 60:.0f} minutes, over all calls', flush=True)
 
+def _sampled_then_trained(job): # rounds of work: a seed's trainings share its samples
+    each, names = job.settings['seeds'], tuple(TRAININGS)
+    fours = [names[i::4] for i in range(4)]
+    return [[*((one_sampling, job, s) for s in each), (base_of, job)],
+            [(measured_svp, job, s, some) for s in each for some in fours]]
+
 def reproduce_second(
     model:str, # path of a base
     label:str, # what the base is called in the results
@@ -216,9 +222,7 @@ def reproduce_second(
     job = Setup(model, label, SVP_SMALL if small else SVP_AMOUNTS, out, results)
     job = _on(job, seeds or len(job.settings['seeds']))
     same_code(out)
-    if workers > 1:
-        share_work([[(base_of, job)], [(measured_svp, job, s) for s in job.settings['seeds']]],
-                   out, f'SVP {label}', workers)
+    if workers > 1: share_work(_sampled_then_trained(job), out, f'SVP {label}', workers)
     with Log(out).stage(f'svp {label}'): done = reproduce_svp(job)
     for name in SECOND if full else ():
         reproduce_part(name, model, label, out=out, results=results, small=small, seeds=seeds)
