@@ -39,7 +39,7 @@ OWN_PAGES = dict(
     tab03_direct=STUDY('tab03_negatives'), headroom=STUDY('headroom'), stage2=STUDY('stage2_rows'),
     losses=STUDY('losses'), kinds=STUDY('bad_answers'), prompts=STUDY('bad_answers'),
     rounds=STUDY('second_round'), stopping=STUDY('stopping'), defects=STUDY('defects'),
-    rates=STUDY('paper_settings'))
+    rates=STUDY('paper_settings'), stage2_more=STUDY('stage2_rows'), defects_all=STUDY('defects'))
 SVP_PAGE = 'svp/{}.ipynb'.format
 SVP_PAPER_PAGES = dict(
     **dict.fromkeys(('svp_captions', 'svp_refer', 'svp_vqa', 'svp_multi', 'svp_pope', 'svp_recall'),

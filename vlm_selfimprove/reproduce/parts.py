@@ -22,6 +22,7 @@ from .distributions import (
     DISTRIBUTION_AMOUNTS, DISTRIBUTION_SMALL, reproduce_distributions)
 from .compare import (
     COMPARE_AMOUNTS, COMPARE_SMALL, FROZEN, arm_measured, base_compared, compare_inputs, reproduce_compare)
+from .more_arms import MORE_ARMS, reproduce_arms
 from .inference import (
     INFERENCE_AMOUNTS, INFERENCE_SMALL, reproduce_inference)
 from .referring import (
@@ -50,7 +51,7 @@ from .unequal import (
 def _setups(setup, small): # -> of the main job; function of a study's name that gives a study's
     sizes, main = (SMALL, SMOKE) if small else (SIZES, SETTINGS)
     # a change of answers is small: all questions
-    wide = dict.fromkeys(('stage2', 'fig05'), dict(questions=main['questions']))
+    wide = dict.fromkeys(('stage2', 'stage2_more', 'fig05'), dict(questions=main['questions']))
     # studies are judged on scenes of their own
     study = lambda k='': replace(setup, settings=sizes | wide.get(k, {}), start=setup.start + 500_000)
     return replace(setup, settings=main), study
@@ -70,6 +71,7 @@ def parts(
     job, mine = _on(job, n(3)), lambda wanted, k='': _on(study(k), n(wanted))
     few = dict(n=4) if small else {}
     a_study = lambda k: lambda: reproduce_study(mine(3 if STUDIES[k].claims else 1, k), k)
+    more = lambda k: lambda: reproduce_arms(mine(1, k), k)
     return {'stic.main': lambda: reproduce_main(job),
             'stic.tables': lambda: reproduce_tables(job, **few),
             'stic.controls': lambda: reproduce_controls(job),
@@ -80,7 +82,8 @@ def parts(
             'stic.headroom': lambda: headroom(mine(1)),
             'stic.stopping': lambda: stopping(mine(1)),
             'stic.together': lambda: everything_together(job, **few),
-            **{f'stic.{k}': a_study(k) for k in STUDIES}}
+            **{f'stic.{k}': a_study(k) for k in STUDIES},
+            **{f'stic.{k}': more(k) for k in MORE_ARMS}}
 
 
 # %% ../../nbs/reproduce/87_parts.ipynb #87c0de0d
