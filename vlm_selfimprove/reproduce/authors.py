@@ -14,18 +14,19 @@ from .drawing import claim_and_base, page_results, readable, sign_of, verdict_wo
 from .ledger import PAGE_OF, PAPERS, base_order
 
 # %% ../../nbs/reproduce/108_authors.ipynb #3a6d877c
-PLACE = re.compile(r'\{([^{}:]+): (up|down|neither)\}')  # in a sentence
+PLACE = re.compile(r'\{([^{}:]+): (up|down|neither|before|after)\}')  # in a sentence
 UNSAID = '**(the result no longer says so)**'  # after a number that goes another way than its sentence
 
 def _number(r, key, way, home): # a change in points or as it is, linked; marked where it goes another way
     c = r['compared'][key]
+    page = PAGE_OF[claim_and_base(r['name'])[0]]
+    if way in ('before', 'after'): return f'[{100 * c[way]:.1f}]({home}{page})'  # a value, which goes no way
     change = '{effect:+.2f} [{lo:+.2f}, {hi:+.2f}]'.format(**c)
     shown = points(c['effect'], c['lo'], c['hi']) if r['unit'] == 'points' else change
-    page = PAGE_OF[claim_and_base(r['name'])[0]]
     return f'[{shown}]({home}{page})' + f' {UNSAID}' * (sign_of(c) != way)
 
 def with_numbers(
-    text:str, # markdown with places `{name: way}` or `{name/comparison: way}`
+    text:str, # markdown with places `{name: way}` or `{name/comparison: way}`; for way also 'before' or 'after', in percent
     results:dict, # name -> result, from `page_results`
     home:str='../', # way from the page to the folder of the papers, for links
 ) -> str: # markdown; KeyError where a place names no result or no comparison
@@ -52,7 +53,7 @@ def told(
 # %% ../../nbs/reproduce/108_authors.ipynb #8aff71b8
 VERDICT_HEADS = {'reproduced': 'Reproduced', 'contrary': 'The contrary was found', 'no difference': 'No difference',
          'open': 'Open: the data do not say', 'calibrated': 'Calibrated: the base was chosen by it'}
-MIXED = 'It hangs on the base'
+MIXED = 'It depends on the base'
 
 def _line(key, of, home): # a claim with each base's number
     mixed = len({r['verdict'] for r in of.values()}) > 1

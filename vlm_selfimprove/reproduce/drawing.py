@@ -321,9 +321,11 @@ def headline(
         base = readable(claim_and_base(r['name'])[1])
         return f"**{verdict_word(r)}** on the {base}, {in_words(r)}"
     said = [f"{c.rstrip('.')}: {'; '.join(map(where, v))}." for c, v in claims.items()]
-    note = ('<small>In points; in brackets the 95 % interval over items and training seeds. '
-            '*Calibrated*: the base was chosen by it, so it shows nothing.</small>')
-    if {r['unit'] for r in told} == {'points'}: said.append(note)
+    note = 'In points; in brackets the 95 % interval over items and training seeds.' * (
+        {r['unit'] for r in told} == {'points'})
+    if any(r['form'] == 'calibrated' for r in told):
+        note += ' *Calibrated*: the base was chosen by it, so it shows nothing.'
+    if note: said.append(f'<small>{note.strip()}</small>')
     return '\n\n'.join(said)
 
 # %% ../../nbs/reproduce/84_drawing.ipynb #6816e08c

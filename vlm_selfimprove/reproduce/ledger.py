@@ -156,7 +156,8 @@ _TIGHT = 'padding:.4em .3em'
 def _sentence(key, r, home): # HTML: what is claimed or studied, linked to its page
     text = escape(r['claim'])
     if r['form'] == 'study' and key in COMPARED:
-        text = f'{escape(COMPARED[key].capitalize())}: {text}'
+        text = f'{escape(COMPARED[key])}: {text}'
+    text = text[0].upper() + text[1:]
     return f'<a href="{home}{PAGE_OF[key]}">{text}</a>' if key in PAGE_OF else text
 
 def beside_of(
@@ -276,8 +277,9 @@ def told_apart(
     than:str, # name of the reference
 ) -> str: # markdown, a sentence
     "Which are better than a reference, which are worse, which are neither."
-    heads = {1: f'More {what} than {than}', -1: f'Less than {than}', 0: 'Not told apart'}
+    heads = {1: f'More {what} than {than}', -1: f'Less than {than}', 0: 'Not told apart from it'}
     if all(_class_of(c) <= 0 for c in groups.values()): heads[-1] = f'Less {what} than {than}'
+    if all(_class_of(c) == 0 for c in groups.values()): heads[0] = f'In {what} not told apart from {than}'
     said = []
     for which, head in heads.items():
         alike = {k: c for k, c in groups.items() if _class_of(c) == which}

@@ -62,7 +62,9 @@ def study_arms_table(
     reference = next(iter(below(rs[0], 'measures'))).split('/')[0]
     def cell(c): # in percent, with a star where the interval holds no zero
         return f"{100 * c['after']:.1f}" + '*' * (c['lo'] > 0 or c['hi'] < 0)
-    rows = [[study_arm_told(reference, s), *(f"{100 * first[m]['before']:.1f}" for m in SHORT_MEASURES)]]
+    base = next(iter(_by_arm(rs[0], 'measures').values()))
+    before = lambda of: [f"{100 * of[m]['before']:.1f}" for m in SHORT_MEASURES]
+    rows = [['before training', *before(base)], [study_arm_told(reference, s), *before(first)]]
     rows += [[study_arm_told(arm, s), *(cell(of[m]) for m in SHORT_MEASURES)] for arm, of in against.items()]
     return _tight(['', *SHORT_MEASURES.values()], rows)
 
@@ -103,12 +105,14 @@ def reasons_markdown(
 ) -> str: # a sentence
     "Are reasons given before pictures, and are they true?"
     x, base = r['noted'][0], readable(claim_and_base(r['name'])[1])
-    share = lambda v: '–' if v is None else f'{100 * v:.0f} %'
-    start = f'**{base[0].upper() + base[1:]}.** Asked about a picture,'
-    if not x['reasoned']: return f'{start} no reply gives a reason.'
-    return (f"{start} {share(x['reasoned'])} of the replies give a reason, of which {share(x['seen'])} name the person "
-            f"and the hazard that are there. Then {share(x['right_seen'])} of the decisions are right, "
-            f"with a wrong reason {share(x['right_unseen'])}.")
+    n = r['settings']['items']
+    reasoned = round(n * x['reasoned'])
+    start = f'**{base[0].upper() + base[1:]}.** Of {n:,} replies about pictures'
+    if not reasoned: return f'{start} none gives a reason.'
+    seen = round(reasoned * x['seen'])
+    right, despite = (round(k * (x[of] or 0)) for k, of in ((seen, 'right_seen'), (reasoned - seen, 'right_unseen')))
+    return (f"{start} {reasoned} give a reason. {seen} of these name the person and the hazard that are there, "
+            f"and {right} of them decide rightly. Of the {reasoned - seen} with a wrong reason {despite} do.")
 
 # %% ../../nbs/reproduce/106_text_figures.ipynb #324297d6
 _ALIGNED = dict(cosine='likeness of the same situation', rule='nearest situation has the same rule, %')
@@ -155,8 +159,8 @@ def layers_headline(
         each = (f"{of('base', g)} % before and {of('plain', g)} % after for {_GROUPS_TOLD[g]} "
                 f"(chance {100 * r['layers']['base'][g]['chance']['rule']:.0f} %)" for g in _GROUPS_TOLD)
         return f"On the {readable(claim_and_base(r['name'])[1])} {', '.join(each)}."
-    start = ('Of what lies nearest to a situation in the last layer, words to pictures and back, '
-             'the share that the same rule decides:')
+    start = ('For each situation in words we take the picture that lies nearest to it in the last layer, and the '
+             'other way round. How often does the same rule decide both?')
     return '\n\n'.join([start, *map(said, rs), '<small>One training; no intervals: exploratory.</small>'])
 
 # %% ../../nbs/reproduce/106_text_figures.ipynb #ff8b2201

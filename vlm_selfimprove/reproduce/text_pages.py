@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['TEXT_TABLE1', 'TEXT_FIGURE2', 'TEXT_TABLE2', 'TEACHERS_TOLD', 'MEASURES_TOLD', 'TEXT_AT_PAPER_SCALE', 'text_table1',
-           'one_captioner', 'text_table2', 'ways_markdown', 'rules_markdown', 'ways_figure', 'text_cost_markdown',
-           'text_common_markdown']
+           'one_captioner', 'direct_or_described', 'text_table2', 'ways_markdown', 'rules_markdown', 'ways_figure',
+           'text_cost_markdown', 'text_common_markdown']
 
 # %% ../../nbs/reproduce/101_text_pages.ipynb #21b7a067
 from matplotlib import pyplot as plt
@@ -39,9 +39,10 @@ def text_table1(
     "Table 1: a language model from captions, models with eyes from images."
     theirs = [[f'*{k}*', f'*{size}*', f'*{x:.2f}*'] for k, (size, x) in TEXT_TABLE1.items()]
     claims = [(r, r['compared']['claim']) for r in rs]
+    micro = 'under 0.01B'
     ours = [row for r, c in claims for row in (
-        [f'language model, captions of the {_base(r)}', '', f"{100 * c['after']:.1f}"],
-        [_base(r), '', f"{100 * c['before']:.1f}"])]
+        [f'language model, captions of the {_base(r)}', micro, f"{100 * c['after']:.1f}"],
+        [_base(r), micro, f"{100 * c['before']:.1f}"])]
     return _table(['model', 'parameters', 'decisions, % right'], theirs + ours)
 
 def one_captioner(
@@ -50,12 +51,25 @@ def one_captioner(
     captioner:str='shipped', # the base whose captions the language model reads
 ) -> str: # markdown
     "Table 1 as the paper has it: one captioner for all, against each model's decisions from images."
-    read = scores[captioner]['base captions']
-    def row(r):
-        both = {'seen': scores[claim_and_base(r['name'])[1]]['base image'], 'read': read}
-        c = compare_scores(both, 'seen', 'read', ('all',))
-        return [_base(r), f"{100 * c['before']:.1f}", f"{100 * c['after']:.1f}", pooled(c)]
+    seen = lambda r: scores[claim_and_base(r['name'])[1]]['base image']
+    rows = [_beside(r, seen(r), scores[captioner]['base captions']) for r in rs]
     head = ['model', 'from images', f'language model, captions of the {readable(captioner)}', 'difference']
+    return _table(head, rows)
+
+def _beside(r, first, second): # a row: base, both in percent, their difference
+    c = compare_scores(dict(a=first, b=second), 'a', 'b', ('all',))
+    return [_base(r), f"{100 * c['before']:.1f}", f"{100 * c['after']:.1f}", pooled(c)]
+
+def direct_or_described(
+    rs:list, # results 'described', one a base
+    scores:dict, # base -> its scores, from `read_scores`
+    who:str='own', # teacher
+) -> str: # markdown
+    "Trained, and describing first; against untrained, and asked straight from the picture."
+    def row(r):
+        of = scores[claim_and_base(r['name'])[1]]
+        return _beside(r, of['base image'], of[f'{who} described'])
+    head = ['model', 'untrained, straight from the picture', 'trained, describing first', 'difference']
     return _table(head, map(row, rs))
 
 def text_table2(
@@ -90,9 +104,11 @@ def rules_markdown(
     r:dict, # a result of the headlines
     who:str='own', # teacher
 ) -> str: # markdown
-    "Decisions by the rule they hang on: met in pictures, or told in words alone."
-    ways, groups = dict(image='from the image', described='describing first'), dict(
-        shown='rules met in pictures', withheld='rules told in words alone')
+    "Decisions by the rule they hang on: six rules that one base was told in words alone, and the others."
+    ways = dict(image='from the image', described='describing first')
+    told = claim_and_base(r['name'])[1] == 'told'
+    groups = dict(shown='eighteen rules, met in pictures',
+                  withheld='six rules, ' + ('told in words alone' if told else 'met in pictures too'))
     rows = [[groups[g], way, f"{100 * c['before']:.1f}", f"{100 * c['after']:.1f}", _said(c)]
             for g in groups for k, way in ways.items() for c in [below(r, 'rules')[f'{who}/{k}/{g}']]]
     return _table(['', 'decided', 'before', 'after', 'change'], rows)
