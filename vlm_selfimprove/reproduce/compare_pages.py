@@ -22,9 +22,9 @@ ABILITY_WORDS = dict( # measure -> the ability, in words; in short, for a narrow
     refer=('pointing at a thing in words', 'referring'), # CIDEr
     pope=('saying whether a thing is there', 'there?'), # F1
     vqa=('questions', 'questions'),
-    dar=('questions after describing', 'questions, told'),
+    dar=('questions after describing', 'questions, describing'),
     image=('decisions', 'decisions'),
-    described=('decisions after describing', 'decisions, told'))
+    described=('decisions after describing', 'decisions, describing'))
 _ALONE = dict(stic='STIC', svp='SVP', text='text-only')
 _READ = {'reproduced': 'better', 'contrary': 'worse', 'no difference': 'same', 'open': 'unknown'}
 
@@ -103,7 +103,7 @@ def arms_map(
     ax.tick_params(length=0, pad=1)
     for side in ax.spines.values(): side.set_visible(False)
     ax.set_xlabel('points against the base; ▲ better, ▼ worse,\n'
-                  'grey: the same, white: not known; told: after describing')
+                  'grey: the same, white: not known; describing: the picture first')
     return fig
 
 # %% ../../nbs/reproduce/107_compare_pages.ipynb #36ab5d79
