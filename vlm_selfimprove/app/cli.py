@@ -166,8 +166,8 @@ def _check_teacher(teacher): # an address that cannot be asked is refused before
     if '://' not in teacher: return
     e = load_teacher(teacher)
     if isinstance(e, Endpoint) and e.key_env and not os.environ.get(e.key_env, '').strip():
-        raise ValueError(f'--teacher {e.url}#{e.model}: the environment variable {e.key_env} is not set: export the key '
-                         f'there; for a server that wants none write {e.key_env}=none before the command')
+        raise ValueError(f'--teacher {e.url}#{e.model}: the environment variable {e.key_env} is not set: '
+                         f'export the key there; for a server that wants none write {e.key_env}=none first')
 
 def _check_early(recipe, r, method, images, inputs): # what a method would refuse only after hours
     from vlm_selfimprove.runs.recipes import method_name
@@ -372,8 +372,8 @@ _SAME_START = 'svp', 'textonly', 'compare', 'all' # what has scenes of its own
 
 def _check_reproduce(name, model, label, start, full): # an option that would be passed over, a name that would lie
     if (_path(model) == _path('micro')) != (label == 'shipped'): raise ValueError(
-        f"--model {printable(model)} --label {printable(label)}: results carry the label, and 'shipped' is the model 'micro' "
-        'and no other: name both')
+        f"--model {printable(model)} --label {printable(label)}: results carry the label, and 'shipped' is the "
+        "model 'micro' and no other: name both")
     if name in ('textonly', 'all') and model != 'micro': raise ValueError(
         f"reproduce {name} takes no --model: it goes over all bases; for one base name a part, "
         "for example 'textonly.main'")
@@ -399,8 +399,10 @@ def reproduce(
     # a study's folders hold its pictures' paths: the same ones, from wherever it is called
     out = str(Path(out or ('runs/smoke' if smoke else 'runs/reproduce')).resolve())
     check_paths(model=_path(model), out=out)
-    if name == 'all': return [reproduce(k, model, label, start, out, results, smoke, full and k != 'compare', seeds, workers)
-                              for k in ('stic', 'svp', 'textonly', 'compare')]
+    if name == 'all':
+        each = dict(stic=full, svp=full, textonly=full, compare=False)  # which have studies
+        return [reproduce(k, model, label, start, out, results, smoke, more, seeds, workers)
+                for k, more in each.items()]
     if name == 'svp': return reproduce_second(_path(model), label, out, results, smoke, seeds, workers, full)
     if name == 'textonly': return reproduce_third(out, results, smoke, full, seeds, workers)
     if name == 'compare': return reproduce_fourth(_path(model), label, out, results, smoke, seeds, workers)

@@ -271,7 +271,8 @@ def reproduce_third(
                 with Log(out).stage(f'textonly.{name} {x.label}'): done += fn(x)
     for x in jobs if full else ():
         if x.label in STUDIED:
-            done += reproduce_part('textonly.studies', x.model, x.label, out=out, results=results, small=small, seeds=seeds)
+            done += reproduce_part('textonly.studies', x.model, x.label, out=out, results=results, small=small,
+                                   seeds=seeds)
     return done
 
 def reproduce_fourth(
