@@ -12,6 +12,7 @@ from vlm_selfimprove.reproduce.claims import FIELDS, code_key, read_result, read
 from vlm_selfimprove.reproduce.compare import COMPARE_AMOUNTS, COMPARE_CLAIMS, COMPARE_SMALL
 from vlm_selfimprove.reproduce.drawing import TEXT_FULL, claim_and_base
 from vlm_selfimprove.reproduce.ledger import PAGE_OF, PAPERS
+from vlm_selfimprove.reproduce.more_arms import MORE_ARMS
 from vlm_selfimprove.reproduce.studies import STUDIES
 from vlm_selfimprove.reproduce.svp import SVP_AMOUNTS, SVP_CLAIMS, TRAININGS
 from vlm_selfimprove.reproduce.textonly import TEXT_AMOUNTS, TEXT_BASES, TEXT_CLAIMS
@@ -41,7 +42,7 @@ def of_studies(*keys): return {f'{k}{end}' for k in keys for end in STUDIES[k].c
 
 HEADLINES = {*(f'main_shipped_{k}' for k in CLAIMS), *(f'control_shipped_{k}' for k in CONTROLLED),
              *(f'{k}_shipped' for k in (*FIGURES, *of_studies('fig05', 'fig07'), 'fig08'))}
-REST = {*(f'{k}_shipped' for k in (*of_studies(*STUDIES), 'supervised', 'stopping', 'headroom')), 'tab01_bases', 'headroom_weak',
+REST = {*(f'{k}_shipped' for k in (*of_studies(*STUDIES), *MORE_ARMS, 'supervised', 'stopping', 'headroom')), 'tab01_bases', 'headroom_weak',
         *(f'main_weak_{k}' for k in CLAIMS), *(f'{k}_weak' for k in GAINS),
         *(f'main_{b}-together_{k}' for b in ('shipped', 'weak') for k in CLAIMS),
         *(f'{k}_{b}-together' for b in ('shipped', 'weak') for k in ('tab01', 'tab01_direct'))}
@@ -65,7 +66,8 @@ def everything(smoke):
     made = {p: p.stat().st_mtime_ns for pattern in finished for p in smoke[0].glob(pattern)}
     full, _ = reproduce(smoke[0], '--full')
     assert len(made) > 10 and made == {p: p.stat().st_mtime_ns for p in made}, 'finished parts were made again'
-    return smoke[0], full, *(reproduce(smoke[0], '--full', paper=p)[0] for p in ('svp', 'textonly', 'compare'))
+    rest = dict(svp=['--full'], textonly=['--full'], compare=[])  # the comparison has no studies
+    return smoke[0], full, *(reproduce(smoke[0], *more, paper=p)[0] for p, more in rest.items())
 
 
 def test_smoke(smoke, capsys):

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['STUDY', 'PAPER_PAGES', 'FAIR_PAGES', 'OWN_PAGES', 'SVP_PAGE', 'SVP_PAPER_PAGES', 'SVP_FAIR_PAGES', 'TEXT_PAGE',
            'TEXT_PAPER_PAGES', 'TEXT_FAIR_PAGES', 'TEXT_OWN_PAGES', 'THREE_PAGES', 'GROUPS', 'PAGE_OF', 'PAPERS',
-           'MARKS', 'ABREAST', 'paper_of', 'by_claim', 'corrected', 'is_stale', 'verdict_mark', 'beside_of',
-           'base_order', 'ledger_table', 'ledger_summary', 'waiting_markdown', 'changes_by_claim', 'told_apart',
-           'arms_headline']
+           'MARKS', 'ABREAST', 'HEAD_PARTS', 'paper_of', 'by_claim', 'corrected', 'is_stale', 'verdict_mark',
+           'beside_of', 'base_order', 'ledger_table', 'ledger_summary', 'waiting_markdown', 'changes_by_claim',
+           'told_apart', 'arms_headline', 'hours_markdown']
 
 # %% ../../nbs/reproduce/88_ledger.ipynb #86aa0005
 from functools import cache
@@ -298,3 +298,21 @@ def arms_headline(
           f"{s['questions']:,} questions, {seeds}.")
     return '\n\n'.join([*said, f'<small>{on} In points; in brackets the 95 % interval.</small>'])
 
+
+# %% ../../nbs/reproduce/88_ledger.ipynb #86aa0041
+HEAD_PARTS = ('stic.main', 'stic.tables', 'stic.controls', 'stic.fig05', 'stic.fig07', 'stic.fig08',
+              'svp', 'textonly.main', 'compare') # what is made without `--full`
+
+def hours_markdown(
+    results:list[dict], # result files, read
+) -> str: # markdown, a line a paper
+    "Hours of one core: of the headlines on all bases, and of everything that was measured."
+    took = {}
+    for r in results:
+        made = r['command'].split('--results')[0].split(), r['seconds']
+        took.setdefault(r['paper'], set()).add((made[0][2], ' '.join(made[0]), made[1]))
+    def line(paper):
+        head = sum(s for part, _, s in took[paper] if part in HEAD_PARTS)
+        return f'| {paper} | {head / 3600:.1f} | {sum(s for *_, s in took[paper]) / 3600:.1f} |'
+    rows = [line(paper) for paper in PAPERS if paper in took]
+    return '\n'.join(['| core-hours | headlines | all that was measured here |', '|---|---|---|', *rows])
