@@ -69,7 +69,8 @@ def _method_told(of, method): # a sentence or two
         for k in what_happened(r, method)['worse']:
             if k != PROMISED[method]: lost.setdefault(k, []).append(b)
     harm = '; '.join(f'{ABILITY_WORDS[k][0]} on {len(bs)}' for k, bs in lost.items())
-    return said + '. ' + (f'It harms {harm} of {len(of)}.' if harm else f"Nothing {'else ' * bool(worse)}gets clearly worse.")
+    none = f"Nothing {'else ' * bool(worse)}gets clearly worse."
+    return said + '. ' + (f'It harms {harm} of {len(of)}.' if harm else none)
 
 def bases_headline(
     of:dict, # from `on_bases`
