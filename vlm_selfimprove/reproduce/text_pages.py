@@ -69,7 +69,7 @@ def direct_or_described(
     def row(r):
         of = scores[claim_and_base(r['name'])[1]]
         return _beside(r, of['base image'], of[f'{who} described'])
-    head = ['', 'untrained, straight', 'trained, describing', 'difference']
+    head = ['', 'straight, before', 'described, after', 'change']
     return _table(head, map(row, rs))
 
 def text_table2(
@@ -107,10 +107,11 @@ def rules_markdown(
     "Decisions by the rule they hang on: six rules that one base was told in words alone, and the others."
     ways = dict(image='straight', described='describing')
     told = claim_and_base(r['name'])[1] == 'told'
-    groups = dict(shown='18 rules, pictures', withheld='6 rules, words alone' if told else '6 rules, pictures')
-    rows = [[groups[g], way, f"{100 * c['before']:.1f}", f"{100 * c['after']:.1f}", _said(c)]
+    groups = dict(shown='18 rules met in pictures',
+                  withheld='6 rules told in words' if told else '6 rules met in pictures')
+    rows = [[f'{groups[g]}, {way}', f"{100 * c['before']:.1f}", f"{100 * c['after']:.1f}", _said(c)]
             for g in groups for k, way in ways.items() for c in [below(r, 'rules')[f'{who}/{k}/{g}']]]
-    return _table(['', 'decided', 'before', 'after', 'change'], rows)
+    return _table(['', 'before', 'after', 'change'], rows)
 
 def ways_figure(
     rs:list, # results of the headlines, one a base
