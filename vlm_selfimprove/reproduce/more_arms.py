@@ -18,7 +18,7 @@ from ..methods.variants import defect
 from ..models.vlm import adapted, weights_key
 from .claims import Claim, result
 from .studies import (
-    Shared, arms_compared, first_pairs, from_main_run, measure_arm, study_setup, train_arm, train_arm_stage2)
+    Shared, arms_compared, defects, first_pairs, from_main_run, measure_arm, study_setup, train_arm_stage2)
 from .tables import Setup, adapters_of, item_scores
 from ..runs.run import measure_items
 
@@ -91,9 +91,8 @@ def measured_defects(
     b:Shared, # from `study_setup`
 ) -> dict: # arm -> measure and adapter
     "Sound, with the worst defect, with that and the one of asking, and with all four."
-    pairs, _ = first_pairs(b)
-    with defect('blind'): blind = stage1(b.vlm, pairs, b.run/'defect-blind', b.r)['adapter']
-    sound, every = train_arm(b, pairs)(), every_defect(b)
+    alone = defects(b)  # the study of each by itself
+    sound, blind, every = alone['sound'](), alone['blind'](), every_defect(b)
     arms = {'sound': (sound, ''), 'blind': (blind, ''), 'blind, asked blind': (blind, 'describe'),
             'all four': (every, 'describe')}
     return {arm: measure_arm(b, adapter, how) | dict(adapter=str(adapter))

@@ -344,7 +344,7 @@ def write_merged(
     if not (R['run']/ADAPTER).exists() or 'adapter_sha256' not in R['results']: raise ValueError(
         f"{R['run']}: no measured adapter yet: the run has not come so far; start it again, it goes on")
     base = resolve(R['run'], R['results'].get('model') or '')
-    # summed in full precision, wherever there is room for it
+    # summed in full precision, whatever the machine: four bytes of memory a parameter
     vlm = load_vlm(base, R['run']/'adapter', device='cpu', dtype=torch.float32)
     model = vlm.model.merge_and_unload()
     model.to(AutoConfig.from_pretrained(base).dtype or model.dtype).save_pretrained(out)
