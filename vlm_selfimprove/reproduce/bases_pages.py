@@ -16,7 +16,7 @@ from .drawing import PALETTE, claim_and_base, marker_handle, pooled, readable
 
 # %% ../../nbs/reproduce/110_bases_pages.ipynb #c23240e4
 PROMISED = dict(stic='facts', svp='objects', text='described')  # method -> measure
-_HEADS = dict(facts='fact F1', objects='object F1', described='decisions after describing, %')
+_HEADS = dict(facts='fact F1', objects='object F1', described='decisions, %')
 
 def on_bases(
     results:list[dict], # those named 'compare_alone_…'
