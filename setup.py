@@ -12,7 +12,7 @@ setup(name=c['lib_name'], version=c['version'], description=c['description'], ke
       author_email=c['author_email'], url=c['git_url'], python_requires=f">={c['min_python']}",
       packages=find_packages(include=[c['lib_path'], f"{c['lib_path']}.*"]), include_package_data=True,
       package_data={c['lib_path']: ['weights/*', 'weights/*/*']}, install_requires=c['requirements'].split(),
-      extras_require={k: c[f'{k}_requirements'].split() for k in ('dev', 'torchvision', 'meteor')},
+      extras_require={k: c[f'{k}_requirements'].split() for k in ('dev', 'torchvision', 'meteor', 'svp')},
       # nbdev finds the index of symbols by this entry point: without it pages have no source link and no symbol link
       entry_points=dict(console_scripts=c['console_scripts'].split('\n'), nbdev=[f"{c['lib_name']}={c['lib_path']}._modidx:d"]),
       zip_safe=False)

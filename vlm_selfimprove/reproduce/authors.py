@@ -26,7 +26,7 @@ def _number(r, key, way, home): # a change in points or as it is, linked; marked
     return f'[{shown}]({home}{page})' + f' {UNSAID}' * (sign_of(c) != way)
 
 def with_numbers(
-    text:str, # markdown with places `{name: way}` or `{name/comparison: way}`; for way also 'before' or 'after', in percent
+    text:str, # markdown with places `{name: way}` or `{name/comparison: way}`, where 'before' and 'after' are ways too
     results:dict, # name -> result, from `page_results`
     home:str='../', # way from the page to the folder of the papers, for links
 ) -> str: # markdown; KeyError where a place names no result or no comparison

@@ -87,6 +87,9 @@ def _known(setup): # what a result hangs on; how the base was made, where it doe
     made = dict(recipe, sha256=file_sha256(Path(setup.model)/'model.safetensors'))
     return ('reproduce.bases', 'models.base', *rest), dict(base=made)
 
+def _command(setup): # of a base that does not ship; its folder says which one it is
+    return f'vlmsi reproduce compare.alone --model runs/bases/{setup.label}/micro --label {setup.label}'
+
 def reproduce_alone(
     setup:Setup, # of the reproduction: one base
 ) -> dict: # the result: a study with all changes
@@ -103,7 +106,9 @@ def reproduce_alone(
     made_by, base = _known(setup)
     said = result_settings(recipe_taken(setup, 'stic'), setup.settings, setup.label, start=setup.start, **base)
     says = 'What each method does alone: three methods, one budget, another base.'
+    adapters = adapters_of(setup, runs, 'compare.alone')
+    if base: adapters = {k: v | dict(command=_command(setup)) for k, v in adapters.items()}
     r = result(f'compare_alone_{setup.label}', Claim('', '', says, 'study'), scores, seeds, said,
                sum(x['seconds'] for each in cost.values() for x in each), arm_changes(arms) | headroom, made_by,
-               adapters=adapters_of(setup, runs, 'compare.alone'), paper='Three methods')
+               adapters=adapters, paper='Three methods')
     return setup.save(r | dict(cost=cost))

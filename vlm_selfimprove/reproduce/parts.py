@@ -7,7 +7,8 @@ __all__ = ['HEADLINES', 'WEAK', 'SECOND', 'THIRD', 'parts', 'share_work', 'secon
            'reproduce_second', 'reproduce_third', 'reproduce_fourth']
 
 # %% ../../nbs/reproduce/87_parts.ipynb #87c0de04
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from multiprocessing import get_context
 import torch
@@ -108,6 +109,16 @@ def _rounds(setup, small, n): # -> what can run side by side, in the order of de
             [seven(x, part) for x in jobs for part in (*((c,) for c in controls), ('stage1', 'stic'))],
             [*((_studies, x) for x in figures), *((controls_measured, x) for x in jobs)]]
 
+def _finish_all(pool, work): # one round; the first failure ends it
+    tasks = [pool.submit(_finish, *w) for w in work]
+    try:
+        for done in as_completed(tasks): done.result()  # or what it raised
+    except BrokenProcessPool as e: raise RuntimeError(
+        'a process ended without a word, perhaps for want of memory: finished parts are kept, '
+        'go on with --workers 1') from e
+    finally:
+        for t in tasks: t.cancel()  # what has not begun
+
 def share_work(
     rounds:list, # of what can run side by side: lists of (function, its arguments)
     out:str, # run folders; its log times each round
@@ -119,7 +130,7 @@ def share_work(
     with ProcessPoolExecutor(workers, get_context('spawn'), _single_thread) as pool:
         for i, work in enumerate(rounds):
             with log.stage(f'round {i + 1} {name}'):
-                for done in [pool.submit(_finish, *w) for w in work]: done.result()  # or what it raised
+                _finish_all(pool, work)
 
 
 # %% ../../nbs/reproduce/87_parts.ipynb #87c0de08
@@ -260,7 +271,8 @@ def reproduce_third(
                 with Log(out).stage(f'textonly.{name} {x.label}'): done += fn(x)
     for x in jobs if full else ():
         if x.label in STUDIED:
-            done += reproduce_part('textonly.studies', x.model, x.label, out=out, results=results, small=small)
+            done += reproduce_part('textonly.studies', x.model, x.label, out=out, results=results, small=small,
+                                   seeds=seeds)
     return done
 
 def reproduce_fourth(

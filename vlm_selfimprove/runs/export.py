@@ -337,12 +337,15 @@ def write_merged(
     out:Path, # folder
 ):
     "The base with the adapter inside: one model as any other program loads it, in the base's own precision."
+    import torch
     from transformers import AutoConfig
     from vlm_selfimprove.models.vlm import load_vlm
-    if not (R['run']/ADAPTER).exists(): raise ValueError(
-        f"{R['run']}: no adapter yet: the run has not come so far; start it again, it goes on")
+    # `check_belongs` has found that it is the measured one
+    if not (R['run']/ADAPTER).exists() or 'adapter_sha256' not in R['results']: raise ValueError(
+        f"{R['run']}: no measured adapter yet: the run has not come so far; start it again, it goes on")
     base = resolve(R['run'], R['results'].get('model') or '')
-    vlm = load_vlm(base, R['run']/'adapter')
+    # summed in full precision, wherever there is room for it
+    vlm = load_vlm(base, R['run']/'adapter', device='cpu', dtype=torch.float32)
     model = vlm.model.merge_and_unload()
     model.to(AutoConfig.from_pretrained(base).dtype or model.dtype).save_pretrained(out)
     vlm.processor.save_pretrained(out)
@@ -370,7 +373,7 @@ def next_line(
                 f"--dataset {here(f'{kind}.jsonl')}")
     if to == 'merged':
         tasks = 'coco2017_cap_val,refcoco_bbox_val,scienceqa_img,mmbench_en_dev,pope'
-        return f'lmms_eval --model KIND --model_args pretrained={here()} --tasks {tasks}'
+        return f'python -m lmms_eval --model KIND --model_args pretrained={here()} --tasks {tasks}'
     name = re.sub(r'[^\w.-]+', '-', R['name'])  # the hub allows no other letters
     up = [f"hf upload USER/{name}-data {here('data')} . --repo-type dataset --private"]
     if (out/'adapter').exists(): up += [f"hf upload USER/{name} {here('adapter')} . --private"]
