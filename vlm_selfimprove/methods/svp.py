@@ -384,7 +384,7 @@ def train(
 ) -> tuple[str, dict]: # the adapter's folder; what was skipped: stage -> why
     "SVP: sample, score, keep, learn; again for each round (Algorithm 1)."
     if not records: raise ValueError('SVP describes images: name some with --images')
-    detector, adapter, run = load_detector(recipe.detector), None, Path(run)
+    detector, adapter, run = load_detector(recipe.detector, str(vlm.model.device)), None, Path(run)
     with log.stage('preflight'): preflight(vlm, row=True)
     for i in range(recipe.rounds):
         r = replace(recipe, round=recipe.round + i)

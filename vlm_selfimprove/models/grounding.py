@@ -61,7 +61,7 @@ def detector_key(
 def _tagged_nouns(text): # nouns and noun compounds of a text, in its order
     try: from nltk import pos_tag, word_tokenize
     except ImportError: raise ImportError(
-        'to find what a caption names, install nltk (`pip install nltk`), or pass `nouns`') from None
+        "to find what a caption names: pip install 'vlm_selfimprove[svp]'; or pass `nouns`") from None
     try: tagged = pos_tag(word_tokenize(text))
     except LookupError: raise LookupError(
         "nltk has no tagger: `python -m nltk.downloader averaged_perceptron_tagger_eng punkt_tab`, "

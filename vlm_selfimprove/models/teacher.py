@@ -158,7 +158,7 @@ def _wrong_setting(e):  # in words that repeat no value which may be a key
     return few and f'{few[0]} {getattr(e, few[0])!r}: a number that is too small'
 
 def load_teacher(
-    name: str,  # folder, hub name, or an address with a model: 'http://host:8000/v1#model'
+    name: str,  # folder, hub name, or an address with a model: 'http://host:8000/v1#model&timeout=600'
     **settings,  # of an `Endpoint`; of a language model: `device`, `dtype`, `trust_remote_code`
 ) -> VLM | Endpoint:  # to be asked by `ask_teacher`
     "Whoever writes the questions."
@@ -167,8 +167,18 @@ def load_teacher(
     if unknown := sorted({*settings} - {*known}):
         raise ValueError(f'teacher: no setting {unknown[0]!r}; there are {", ".join(known)}')
     if not served: return _load_language_model(name, **settings)
-    url, _, model = str(name).partition('#')
-    return Endpoint(url.rstrip('/'), model, **settings)
+    url, _, rest = str(name).partition('#')
+    model, *given = rest.split('&')
+    return Endpoint(url.rstrip('/'), model, **settings, **_in_address(given))
+
+def _in_address(given):  # 'timeout=600' of an address -> settings of an `Endpoint`
+    kinds, found = {f.name: f.type for f in fields(Endpoint)[2:]}, {}
+    for name, equals, value in (x.partition('=') for x in given):
+        if name not in kinds or not equals:  # the value may be a key, so it is not repeated
+            raise ValueError(f'teacher: after #MODEL no setting {name[:20]!r}; there are {", ".join(kinds)}')
+        try: found[name] = kinds[name](value)
+        except ValueError: raise ValueError(f'teacher: {name} after #MODEL is no number') from None
+    return found
 
 # %% ../../nbs/models/26_teacher.ipynb #0f4cc4d9
 def _key(e):  # as the environment has it; '' where none is wanted
@@ -176,7 +186,7 @@ def _key(e):  # as the environment has it; '' where none is wanted
     key = os.environ.get(e.key_env, '').strip()
     if not key:
         raise ValueError(f'{e.url}: the environment variable {e.key_env} is not set. Export the key there, '
-                         "name another variable with key_env, or key_env='' for a server that wants none")
+                         f'name another variable, or none for a server that wants none: {e.url}#{e.model}&key_env=')
     if not re.fullmatch('[!-~]+', key):
         raise ValueError(f'{e.url}: what the environment variable {e.key_env} holds is no key: '
                          'it has blanks or letters that no key has')

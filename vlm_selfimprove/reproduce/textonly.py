@@ -11,6 +11,7 @@ __all__ = ['TEXT_AMOUNTS', 'TEXT_SMALL', 'TEACHERS', 'TEXT_BASES', 'RULE_GROUPS'
 # %% ../../nbs/reproduce/100_textonly.ipynb #0730577c
 from dataclasses import replace
 from pathlib import Path
+from filelock import FileLock
 import numpy as np
 from ..data.journal import cached_json, sha256_of
 from ..data.log import Log
@@ -74,7 +75,8 @@ def written_questions(
     run = Path(setup.out)/f'text-questions-{teacher}-{seed}'
     run.mkdir(parents=True, exist_ok=True)
     benchmark = situation_texts(evaluated(setup))
-    with (log := Log(run)).stage('questions'):
+    # other trainings may ask for the same questions at the same time
+    with FileLock(run/'.lock'), (log := Log(run)).stage('questions'):
         return textonly.gather(textonly.load_writer(r), run, r, benchmark, log)
 
 def train_text(

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['LETTERS', 'SEEDS', 'TEACHER_REQUEST', 'REPEATS', 'LEAKS', 'Question', 'answer_letter', 'request_prompt',
-           'parse_reply', 'shingles', 'duplicates_of', 'situation_texts', 'leaks_of', 'shuffled_options',
-           'shuffled_all', 'training_row']
+           'parse_reply', 'shingles', 'duplicates_of', 'situation_texts', 'leaks_of', 'names_letters',
+           'shuffled_options', 'shuffled_all', 'training_row']
 
 # %% ../../nbs/training/42_questions.ipynb #0493b76c
 import json, re
@@ -592,6 +592,17 @@ def _most_shared(own, told, names, threshold, kind, step=1000):
     return found
 
 # %% ../../nbs/training/42_questions.ipynb #590b7d7d
+_LETTER_WORDS = re.compile(  # 'option B', 'both A and C', 'A and B', 'none of the above'
+    r'\b(?i:options?|choices?|answers?|both|neither|either) \(?[A-F]\b|\b[A-F] (?i:and|or|nor) \(?[A-F]\b'
+    r'|\b(?i:all|none|both|neither|any|each) of (?i:the above|these|them)\b|\b(?i:the above)\b')
+
+def names_letters(
+    question, # a `Question`, or its dict
+) -> bool:
+    "Does a text speak of options by their letters or their order?"
+    q = _plain(question)
+    return any(_LETTER_WORDS.search(t) for t in (q['question'], *q['options'], q['reason']))
+
 def shuffled_options(
     question, # a `Question`, or its dict
     seed:int, # of the run
@@ -599,6 +610,7 @@ def shuffled_options(
 ) -> dict: # the question with its options in another order
     "Options in an order that tells nothing: the same for the same question, seed and number."
     q = _plain(question)
+    if names_letters(q): return q  # in another order it would say something else
     others, n = sorted(set(q['options']) - {q['answer']}), len(q['options'])
     rng = np.random.default_rng([seed, crc32(' '.join(sorted(shingles(q))).encode())])
     options = [others[i] for i in rng.permutation(n - 1)]
@@ -616,7 +628,7 @@ def shuffled_all(
     for q in map(_plain, questions):
         n = len(q['options'])
         out.append(shuffled_options(q, seed, seen.get(n, 0)))
-        seen[n] = seen.get(n, 0) + 1
+        seen[n] = seen.get(n, 0) + (not names_letters(q))
     return out
 
 # %% ../../nbs/training/42_questions.ipynb #e36ece52
