@@ -1,5 +1,5 @@
 "The command line: what a user may type, and what comes of it. Nothing here trains."
-import os, subprocess, sys
+import os, shutil, subprocess, sys
 from pathlib import Path
 from unittest.mock import Mock
 import pytest
@@ -8,6 +8,8 @@ from huggingface_hub.errors import RepositoryNotFoundError
 from vlm_selfimprove.app import cli
 from vlm_selfimprove.app.cli import COMMANDS, main
 from vlm_selfimprove.data.microset import micro_images
+from vlm_selfimprove.evaluation import benchmarks
+from vlm_selfimprove.evaluation.decisions import save_as_viva, situations
 from vlm_selfimprove.models.micro import micro_path
 from vlm_selfimprove.runs import run as runs_run
 
@@ -148,6 +150,63 @@ def test_each_command_has_a_folder_of_its_own(here):
     assert all(o.startswith('runs/stic-') for o in outs)
 
 
+def test_how_long_a_teacher_is_waited_for_makes_no_other_run(here):
+    "An address finds its folder again with other settings behind the model; another model does not."
+    said = ('big&key_env=', 'big&timeout=600&key_env=', 'big&key_env=&concurrency=2', 'bigger&key_env=')
+    for x in said: assert main(['textonly', '--teacher', f'http://127.0.0.1:9/v1#{x}']) == 0
+    outs = [x['out'] for x in here]
+    assert len(set(outs[:3])) == 1 and outs[3] not in outs[:3]
+
+
+@pytest.mark.parametrize('key, says', [(None, 'the environment variable TEACHER_KEY is not set'), ('two words', 'is no key')])
+def test_a_teachers_key_is_looked_at_first(here, capsys, monkeypatch, key, says):
+    "By the teacher's own check, before anything is measured."
+    monkeypatch.setenv('TEACHER_KEY', key) if key else monkeypatch.delenv('TEACHER_KEY', raising=False)
+    assert says in refused(capsys, 'textonly', '--teacher', 'https://127.0.0.1:9/v1#m&key_env=TEACHER_KEY') and not here
+
+
+WORLD = dict(stic='stic --images photos', svp='svp --images photos --set nouns=micro', textonly='textonly')  # method -> a command with its micro recipe
+
+
+@pytest.mark.parametrize('method', WORLD)
+def test_a_micro_recipe_is_for_the_micro_world(here, hub, capsys, method):
+    "Another model is refused with the recipes there are for it, by name or by folder; a base that was trained here is taken."
+    words, large = WORLD[method].split(), 'llava-hf/llava-1.5-7b-hf'
+    for name in ('large', 'mine'):
+        Path(name).mkdir()
+        Path(name, 'config.json').write_text('{}')
+    shutil.copy(micro_path('micro-weak')/'tokenizer.json', 'mine')
+    for model in ('large', large):
+        said = refused(capsys, *words, '--model', model)
+        assert f"recipe '{method}_micro' is made for the models of the micro world, and {model} is none" in said
+        assert f'use --recipe {method}, {method}_' in said and not here
+        assert main([*words, '--model', model, '--recipe', method]) == 0 and here.pop()
+    assert main([*words, '--model', 'mine']) == 0 and here
+    assert [cli._own_prompts(m) for m in ('mine', 'large', large, 'micro-mllama')] == ['micro', 'paper', 'paper', 'micro']
+
+
+def test_a_description_has_the_papers_room(here, hub, monkeypatch):
+    "What is asked with the paper's prompts may describe in 1,024 tokens, the micro world in 96, whatever the recipe trains on."
+    asked = []
+    monkeypatch.setattr(runs_run, 'measure_items', lambda items, prompts, batch, room, read: asked.append((prompts.name, room)))
+    for words in ('stic --images photos', 'textonly', 'svp --images photos --set nouns=micro --recipe svp --model llava-hf/llava-1.5-7b-hf',
+                  'stic --images photos --set max_new_tokens=8 --recipe stic --model llava-hf/llava-1.5-7b-hf'):
+        assert main(words.split()) == 0
+    assert asked == [('stic_micro', 96)] * 2 + [('stic_paper', 1024)] * 2
+
+
+def test_what_viva_asks_is_not_told_before(here, tmp_path):
+    "Its file as an evaluation: the questions are its items, and what is written is kept away from them."
+    told = []
+    def improve(train, recipe, out, images, measure, limit, rejects, benchmark={}): told.append((benchmark, rejects))
+    runs_run.improve = improve  # `here` puts it back
+    file = save_as_viva(situations(3, 1_000_000), 'viva')
+    (tmp_path/'viva/images/2.png').write_text('no picture')
+    assert main(['textonly', '--evaluation', str(file)]) == 0
+    assert {k.split()[0] for k in told[0][0]} == {'viva-1', 'viva-2', 'viva-3'}
+    assert [(r['stage'], r['id']) for r in told[0][1]] == [('evaluation', 'viva-2')]
+
+
 def test_demo_makes_the_data_it_is_asked_for(here):
     "Fewer or more images in the same folder: the data are those of the call."
     count = lambda: len(list(Path(here[-1]['images']).iterdir()))
@@ -180,6 +239,33 @@ def test_any_other_exception_is_one_line(here, capsys, monkeypatch):
     assert 'Traceback' in capsys.readouterr().err
     monkeypatch.setattr(runs_run, 'improve', full)
     assert 'make room' in refused(capsys, 'stic', '--images', 'photos')
+
+
+def test_a_measurement_goes_on_where_it_was_stopped(here, capsys, monkeypatch):
+    "Out of memory in the second batch, then with smaller ones: what was answered is not asked again, and the numbers are those of one go."
+    micro_images('data', 2, rows=6)
+    words, real, asked = ['evaluate', '--evaluation', 'data/instructions.jsonl'], benchmarks.ask_all, []
+    assert main([*words, '--out', 'whole']) == 0 and main(words) == 0
+    kept, plain = capsys.readouterr().out.split('kept: whole/measured.json\n')
+    assert kept.endswith(plain), 'the same lines, kept or not'
+    def ask_all(vlm, rows, *a, **kw):
+        asked.extend(r['id'] for r in rows)
+        if len(asked) > 12: raise RuntimeError('CUDA out of memory.')
+        return real(vlm, rows, *a, **kw)
+    monkeypatch.setattr(benchmarks, 'ask_all', ask_all)
+    for out in (['--out', 'parts'], []):
+        asked.clear()
+        assert main([*words, *out, '--batch', '3']) == 1
+        said = capsys.readouterr().err.strip().splitlines()[-1]
+        assert said.endswith('; lower --batch; with --out what was answered is kept')
+        assert ('Finished batches are kept' in said) == bool(out)
+    monkeypatch.setattr(benchmarks, 'ask_all', real)
+    assert main([*words, '--out', 'parts', '--batch', '1']) == 0
+    assert '3 of 6 rows reused' in capsys.readouterr().out
+    assert Path('parts/measured.json').read_bytes() == Path('whole/measured.json').read_bytes()
+    assert '--batch 0: use a number from 1' in refused(capsys, *words, '--batch', '0')
+    Path('parts/run.json').write_text('{}')
+    assert 'is the folder of a run' in refused(capsys, *words, '--out', 'parts')
 
 
 @pytest.mark.parametrize('argv, says', [

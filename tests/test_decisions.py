@@ -5,12 +5,12 @@ from hypothesis import given, settings, strategies as st
 from peft import LoraConfig, get_peft_model
 from PIL import Image
 from vlm_selfimprove.evaluation import benchmarks
-from vlm_selfimprove.evaluation.benchmarks import ask_all
+from vlm_selfimprove.evaluation.benchmarks import ask_all, measurement_rows, score_measurement
 from vlm_selfimprove.evaluation.calibration import decision_checks, load_counterpart
 from vlm_selfimprove.evaluation.decisions import (
-    CAPTION_REQUEST, RECOVERED, VIVA_LETTERS, caption_prompt, captions_decided, decide_from_captions, layer_alignment,
+    CAPTION_REQUEST, RECOVERED, VIVA_LETTERS, caption_prompt, captions_decided, chosen, decide_from_captions, layer_alignment,
     measure_decisions, measure_viva, option_order, parse_choice, positions, read_viva, right_option, save_as_viva, score_viva,
-    situations, viva_prompt, write_lmms_task)
+    situations, viva_prompt, viva_rows, write_lmms_task)
 from vlm_selfimprove.models.micro import micro_path
 from vlm_selfimprove.models.tiny import ARCHS, tiny_vlm
 from vlm_selfimprove.models.vlm import VLM, language_lora_targets, load_vlm
@@ -188,10 +188,37 @@ def test_replies_of_every_kind(text, said, public):
     assert (parse_choice(text, 5), parse_choice(text, 5, public=True)) == (said, public)
 
 
+@tried
+@given(st.integers(0, 4), st.text(max_size=60), st.sampled_from(('{0}', '{0}.', '({0})', '**{0}**', '{1}', '{0}. {1}')), st.sampled_from(('', '\n', ' \n\n')))
+def test_an_announced_answer_is_the_choice_whatever_its_reason_weighs(k, reason, frame, after):
+    "A model that was trained with reasons; the public script knows no such line."
+    text = f'Reason: {reason} {ACTIONS[k - 1]} would be no help, and (B) neither.\nAnswer: {frame.format(VIVA_LETTERS[k], ACTIONS[k])}{after}'
+    assert parse_choice(text, ACTIONS) == VIVA_LETTERS[k]
+    plain = text.replace('Answer:', 'The answer:')  # which announces nothing
+    assert parse_choice(text, ACTIONS, public=True) == parse_choice(plain, ACTIONS, public=True)
+
+
+@pytest.mark.parametrize('text', ['(B) is best.\nAnswer: A or B', '(B) is best.\nAnswer: none', '(B)\nAnswer:', 'Answer: B\nAnswer: (C) or (D)', '(B)\nAnswer: F'])
+def test_an_announced_answer_that_names_no_one_option_is_unparsed(text): assert parse_choice(text, ACTIONS) == ''
+
+
 def test_options_that_are_alike_are_told_by_letter_only():
     "One item of the public file lists the same action under B and D."
     options = ['Ask.', 'Accuse them.', 'Call.', 'Accuse them.', 'Nothing.']
     assert [parse_choice(t, options) for t in ('accuse them', 'D. Accuse them.', 'call')] == ['', 'D', 'C']
+
+
+# as rows of an ordinary measurement
+
+def test_rows_are_scored_as_items(items):
+    "Every kind of reply, through the halves of an ordinary measurement: the same items right, and the same unparsed."
+    said = ('{0}', '{0}. {1}', 'I would {1}', '{1}', '', 'A man, so {0}', 'Reason: (A).\nAnswer: {0}')
+    replies = [random.Random(k).choice(said).format(i['answer'], right_option(i)) for k, i in enumerate(items)]
+    asked = measurement_rows([], viva_rows(items))
+    m = score_measurement(asked, [dict(direct=r, dar='', description='') for r in replies], chosen)
+    want = score_viva(items, replies)
+    assert m['vqa'] == want['right'].tolist() and m['failures'] == dict(vqa=want['unparsed'], dar=1240) and not any(m['dar'])
+    assert [q['direct'] for q in m['said']['questions']] == replies, 'what was said stays as it was'
 
 
 # orders
@@ -336,7 +363,7 @@ def test_the_harness_counts_as_we_do(items, tmp_path, seed, public):
     used = [task[k] for k in ('doc_to_visual', 'doc_to_text', 'process_results')] + [m['aggregation'] for m in task['metric_list']]
     module = loaded(tmp_path/'utils.py')
     assert all(f.startswith('utils.') and hasattr(module, f[6:]) for f in used)
-    docs = [json.loads(l) for l in (tmp_path/'items.jsonl').read_text().splitlines()]
+    docs = [json.loads(l) for l in (tmp_path/f'{name}.jsonl').read_text().splitlines()]
     orders = [option_order(i, seed, public) for i in few]
     replies = [random.Random(k).choice(('A', 'B. it', i['options'][2], i['answer'], '', "I'm sorry, I cannot assist with this request."))
                for k, i in enumerate(few)]
@@ -347,6 +374,15 @@ def test_the_harness_counts_as_we_do(items, tmp_path, seed, public):
     assert sum(r['unparsed'] for r in got) == want['unparsed'] > 0
     assert [module.viva_doc_to_text(d) for d in docs] == [viva_prompt(i, o) for i, o in zip(few, orders)]
     assert module.viva_doc_to_visual(docs[0])[0].size == (20, 20)
+
+
+def test_tasks_share_a_folder(items, tmp_path):
+    "Each has its own items, and its own room for a reply."
+    written = [(n, room, write_lmms_task(tmp_path, items[:n], seed, max_new_tokens=room)) for n, seed, room in ((3, None, 64), (5, 0, 256))]
+    for n, room, name in written:
+        task = yaml.load((tmp_path/f'{name}.yaml').read_text(), _Loader)
+        assert task['generation_kwargs']['max_new_tokens'] == room
+        assert len((tmp_path/task['dataset_kwargs']['data_files']['test']).read_text().splitlines()) == n
 
 
 def test_lmms_eval_finds_the_task(items, tmp_path, monkeypatch):

@@ -14,7 +14,7 @@ from vlm_selfimprove.data.images import check_images, list_images
 from vlm_selfimprove.data.microset import micro_images
 from vlm_selfimprove.data.records import read_parquet
 from vlm_selfimprove.methods.svp import adapt, score_samples, select, svp_micro
-from vlm_selfimprove.models.grounding import Detector, detect, load_detector
+from vlm_selfimprove.models.grounding import Detector, detect, load_detector, without_stops
 from vlm_selfimprove.models.tiny import ARCHS
 from vlm_selfimprove.models.vlm import load_vlm, logprobs
 from vlm_selfimprove.runs.export import export_run
@@ -67,6 +67,9 @@ def test_everything_is_counted(unharmed):
         mine = [x for x in scored if x['of'] == of]
         assert {x['id'] for x in mine} & kept == {max(mine, key=lambda x: (x['score'], -x['k']))['id']}
     page = (unharmed/'report.html').read_text()
+    log = [json.loads(line)['text'] for line in (unharmed/'log.jsonl').read_text().splitlines()]
+    n, known = counts['selected']['kept'], counts['queries']['kept']
+    assert known < n and sum(f'queries: {known} beside {n} descriptions' in line for line in log) == 1
     assert '<rect' in page and 'with boxes at hand' in page and ', kept' in page and ', not kept' in page and 'not among the best 1 of its image' in page
 
 
@@ -125,6 +128,25 @@ def test_grounding_dino(dino):
     one, _ = detect(dino, images[:1], phrases[:1], threshold=0., text_threshold=0.)
     assert [f['label'] for f in one[0]] == [f['label'] for f in found[0]], 'alone or in a batch: the same'
     assert detect(dino, images, [[], ['sun']], threshold=1.)[0] == [[], []]
+
+
+def test_a_full_stop_in_a_phrase(dino):
+    "Its processor joins a batch's phrases only where none holds one; without them it looks for all."
+    images = [Image.new('RGB', (72, 72), 'red'), Image.new('RGB', (144, 72), 'blue')]
+    phrases = [['cow', 'u.s. cup', 'sun'], ['cup', 'umbrella', 'sun']]
+    look = lambda ps: detect(dino, images, ps, threshold=0., text_threshold=0.)[0]
+    with pytest.raises((TypeError, ValueError)): look(phrases)
+    assert all(look([*map(without_stops, phrases)]))
+
+
+def test_text_beyond_its_limit(dino):
+    "What stands beyond the detector's tokens of text is dropped without a word."
+    image, tok = Image.new('RGB', (72, 72), 'red'), dino.processor.tokenizer
+    asked = ['cow'] * 40 + ['sun']  # two tokens each
+    tok.model_max_length = 512  # as the real one's, whose model reads 256
+    found, _ = detect(dino, [image], [asked], threshold=0., text_threshold=0.)
+    tok.model_max_length = 64
+    assert found[0] and {f['label'] for f in found[0]} == {'cow'}
 
 
 def test_merged_weights_answer_like_the_adapter(command, unharmed, tmp_path, micro):

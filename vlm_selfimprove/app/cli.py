@@ -7,11 +7,12 @@ __all__ = ['PATHS', 'FITS', 'COMMANDS', 'KNOWN', 'check_paths', 'default_out', '
            'evaluate', 'micro_data', 'micro_train', 'micro_verify', 'reproduce', 'command', 'usage', 'main']
 
 # %% ../../nbs/app/90_cli.ipynb #f268d19d
-import errno, inspect, math, os, shlex, sys, traceback, warnings
+import errno, inspect, json, math, os, shlex, sys, traceback, warnings
 from collections import Counter
 from dataclasses import asdict, replace
 from importlib import import_module
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from fastcore.script import Param, anno_parser
 from ..data.settings import did_you_mean, printable
 
@@ -56,7 +57,7 @@ PATHS = dict( # option -> what it names; whether it does, or what to say besides
     adapter=('folder with an adapter_config.json', lambda p: _is_file(f'{p}/adapter_config.json')),
     instructions=('.jsonl file', _is_file),
     benchmark=(".json file; 'decisions' is built in", lambda p: p == 'decisions' or _is_file(p)),
-    evaluation=(".jsonl file; 'micro' and 'decisions' are built in",
+    evaluation=(".jsonl file, and no .json of VIVA; 'micro' and 'decisions' are built in",
                 lambda p: p in ('micro', 'decisions') or _is_file(p)),
     out=('folder that can be written', _can_write))
 
@@ -88,10 +89,10 @@ def _path(model): # the names of shipped checkpoints; everything else is taken a
     from vlm_selfimprove.models.micro import micro_path
     return str(micro_path(model)) if model in _shipped() else model
 
-def _rows(option, path, rejects): # rows of a file; what is left out of them is added to `rejects`
+def _rows(option, path, rejects, *draw): # rows of a file; what is left out of them is added to `rejects`
     from vlm_selfimprove.data.rows import read_rows
     bad = []
-    rows = read_rows(path, bad)
+    rows = read_rows(path, bad, *draw)
     rejects += [dict(stage=option) | b for b in bad]
     return rows
 
@@ -104,21 +105,32 @@ def _benchmark(name): # -> name of a text -> text
     from vlm_selfimprove.training.questions import situation_texts
     return situation_texts(_decisions()) if name == 'decisions' else viva_texts(name)
 
+def _viva(path, rejects): # VIVA's items as questions; its pictures lie beside the file
+    from vlm_selfimprove.data.rows import print_rejects
+    from vlm_selfimprove.evaluation.decisions import read_viva, viva_rows
+    beside = [Path(path).parent/name for name in ('VIVA_images', 'images')]  # its own download; `save_as_viva`
+    items, bad = read_viva(path, next((d for d in beside if d.is_dir()), beside[0]))
+    print_rejects(Path(path).name, bad, len(items) + len(bad))
+    rejects += [dict(stage='evaluation') | b for b in bad]
+    return viva_rows(items)
+
 def _items(evaluation, rejects): # -> scene rows, question rows
     from vlm_selfimprove.evaluation.benchmarks import micro_items
     if not evaluation: return [], []
     if evaluation == 'micro': return micro_items()
     if evaluation == 'decisions': return [], _decisions()
+    if evaluation.endswith('.json'): return [], _viva(evaluation, rejects)
     return [], _rows('evaluation', evaluation, rejects)
 
-def _inputs(method, instructions, benchmark, rejects): # -> what `train` takes besides images
+def _inputs(r, method, instructions, benchmark, rejects): # -> what `train` takes besides images
     takes, given = inspect.signature(method.train).parameters, {}
     if instructions and 'instructions' not in takes:
         raise ValueError(f'--instructions: the method {method.__name__!r} '
                          'trains on no instruction rows')
     if benchmark and 'benchmark' not in takes:
         raise ValueError(f'--benchmark: the method {method.__name__!r} writes no questions')
-    if instructions: given['instructions'] = _rows('instructions', instructions, rejects)
+    if instructions: # more than are trained on are drawn from, before any picture is opened
+        given['instructions'] = _rows('instructions', instructions, rejects, getattr(r, 'instruct_rows', 0), r.seed)
     if benchmark: given['benchmark'] = _benchmark(benchmark)
     return given
 
@@ -132,18 +144,39 @@ def _recipe(recipe, model, set): # -> the frozen recipe; the shipped model where
         raise ValueError(f'recipe {recipe!r} names no model: give one with --model')
     return replace(r, model=_path(r.model or 'micro'))
 
+def _vocabulary(model): # pieces of words that its tokenizer knows; none where its file cannot be read
+    try: return {*json.loads(Path(_path(model), 'tokenizer.json').read_bytes())['model']['vocab']}
+    except (OSError, ValueError, KeyError, TypeError): return set()
+
+def _of_the_world(model): # does it speak the micro world's words, whoever trained it and wherever it lies?
+    ours, its = _vocabulary('micro'), _vocabulary(model)
+    return len(ours & its) > .9 * len(ours | its)  # another edition of the world has some others
+
+def _check_world(recipe, model, method): # a micro recipe would ask another model in words that it never met
+    if not recipe.endswith('_micro') or _of_the_world(model): return
+    *most, last = [k for k in method.RECIPES if not k.endswith('_micro')]
+    raise ValueError(f'recipe {recipe!r} is made for the models of the micro world, and {printable(model)} is none: '
+                     f'use --recipe {", ".join(most)} or {last}, with --set for what should differ')
+
 def _asked_with(r, method): # the prompts that a run is measured with
     from vlm_selfimprove.methods.stic import PROMPTS
     every = PROMPTS | getattr(method, 'PROMPTS', {})
     return every.get(getattr(r, 'prompts', '')) or every[_own_prompts(r.model)]
 
-def _own_prompts(model): # 'micro' for what ships with the package, else 'paper'
-    return 'micro' if _path(model) in map(_path, _shipped()) else 'paper'
+def _own_prompts(model): return 'micro' if _of_the_world(model) else 'paper'
+
+def _room(prompts): # tokens of a description in a measurement: STIC's public code has 1,024
+    # not the recipe's limit: that one is of what is trained on, and all runs have to be measured alike
+    from vlm_selfimprove.data.prompts import STIC_MICRO
+    return 96 if prompts == STIC_MICRO else 1024
 
 def _place(path): # a file or folder of this machine by its full path; anything else as it is
     return os.path.abspath(path) if os.path.exists(path) else path
 
-FITS = 'gen_batch', 'micro_batch', 'micro_batch2', 'save_steps' # settings that fit a run to a machine
+FITS = 'gen_batch', 'detect_batch', 'micro_batch', 'micro_batch2', 'save_steps' # what fits a run to a machine
+
+def _who(teacher): # of an address what stands before '&timeout=600': how long one waits changes no question
+    return teacher.partition('&')[0] if '://' in teacher else teacher
 
 def default_out(
     r, # the recipe
@@ -153,6 +186,7 @@ def default_out(
     from vlm_selfimprove.data.journal import sha256_of
     from vlm_selfimprove.runs.recipes import method_name
     known = asdict(r) | dict(model=_place(r.model))
+    if 'teacher' in known: known['teacher'] = _who(known['teacher'])
     for k in FITS: known.pop(k, None)
     key = sha256_of([known, [_place(x) if isinstance(x, str) else x for x in inputs]])
     return f'runs/{method_name(r)}-{key[:8]}'
@@ -162,12 +196,8 @@ _many = Param('settings of the recipe, as key=value', str, nargs='*', action='ex
 _NEEDS_IMAGES = dict(stic=True, svp=True, textonly=False) # of the shipped methods
 
 def _check_teacher(teacher): # an address that cannot be asked is refused before anything is measured
-    from vlm_selfimprove.models.teacher import Endpoint, load_teacher
-    if '://' not in teacher: return
-    e = load_teacher(teacher)
-    if isinstance(e, Endpoint) and e.key_env and not os.environ.get(e.key_env, '').strip():
-        raise ValueError(f'--teacher {e.url}#{e.model}: the environment variable {e.key_env} is not set: '
-                         f'export the key there; for a server that wants none write {e.key_env}=none first')
+    from vlm_selfimprove.models.teacher import Endpoint, _key, load_teacher
+    if '://' in teacher and isinstance(e := load_teacher(teacher), Endpoint): _key(e)
 
 def _check_early(recipe, r, method, images, inputs): # what a method would refuse only after hours
     from vlm_selfimprove.runs.recipes import method_name
@@ -203,24 +233,28 @@ def run(
     model:str='', # name or path; default: the recipe's, of a micro recipe the model that ships
     out:str='', # run folder, where an interrupted run goes on; default runs/METHOD-HASH
     instructions:str='', # .jsonl rows the model was already trained on (id, image, prompt, answer)
-    evaluation:str='', # 'micro', 'decisions', or a .jsonl of questions and answers, before and after
+    evaluation:str='', # 'micro', 'decisions', a .jsonl of questions and answers, or VIVA's .json; before and after
     limit:int=0, # use only the first images; 0: all
     benchmark:str='', # 'decisions', or VIVA's annotations: what no written question may tell
     set:_many=None, # settings of the recipe, as key=value
 ):
     "Improve a model with the method that a recipe names."
+    from vlm_selfimprove.evaluation.decisions import chosen
     from vlm_selfimprove.runs.recipes import method_of
     from vlm_selfimprove.runs.run import improve, measure_items
     check_paths(images=images, instructions=instructions, evaluation=evaluation, benchmark=benchmark, out=out)
     r = _recipe(recipe, model, set)
     check_paths(model=r.model)
     method = method_of(r)
-    if 'benchmark' in inspect.signature(method.train).parameters and evaluation == 'decisions':
-        benchmark = benchmark or 'decisions'  # what is asked afterwards must not be told before
+    _check_world(recipe, r.model, method)
+    tells = evaluation == 'decisions' or evaluation.endswith('.json')
+    if tells and 'benchmark' in inspect.signature(method.train).parameters:
+        benchmark = benchmark or evaluation  # what is asked afterwards must not be told before
     out = out or default_out(r, images, instructions, evaluation, limit, *filter(None, [benchmark]))
     rejects = []
-    look = measure_items(_items(evaluation, rejects), _asked_with(r, method), 2 * getattr(r, 'gen_batch', 32))
-    inputs = _inputs(method, instructions, benchmark, rejects)
+    prompts = _asked_with(r, method)
+    look = measure_items(_items(evaluation, rejects), prompts, 2 * getattr(r, 'gen_batch', 32), _room(prompts), chosen)
+    inputs = _inputs(r, method, instructions, benchmark, rejects)
     _check_early(recipe, r, method, images, inputs)
     return improve(method.train, r, out, images or None, look, limit, rejects=rejects, **inputs)
 
@@ -261,7 +295,7 @@ def textonly(
     recipe:str='textonly_micro', # a named recipe or a YAML file; textonly_mllama has the paper's settings
     out:str='', # run folder, where an interrupted run goes on; default runs/METHOD-HASH
     benchmark:str='', # 'decisions', or VIVA's annotations: what no written question may tell
-    evaluation:str='', # 'decisions', 'micro', or a .jsonl of questions and answers, before and after
+    evaluation:str='', # 'decisions', 'micro', a .jsonl of questions and answers, or VIVA's .json; before and after
     set:_many=None, # settings of the recipe, as key=value
 ):
     "Improve a model's decisions with questions that a language model writes; no image is needed."
@@ -287,7 +321,6 @@ def demo(
 
 # %% ../../nbs/app/90_cli.ipynb #6feadb28
 def _base_of(adapter): # the model that an adapter was trained on, as its files say
-    import json
     try: base = json.loads((Path(adapter)/'adapter_config.json').read_text()).get('base_model_name_or_path') or ''
     except ValueError as e: raise ValueError(f'{adapter}/adapter_config.json: {e}') from None
     if base and PATHS['model'][1](str(_path(base))) is True: return base
@@ -297,28 +330,38 @@ def _base_of(adapter): # the model that an adapter was trained on, as its files 
 def evaluate(
     model:str='', # name or path; default: what the adapter was trained on, without one 'micro'
     adapter:str='', # PEFT folder
-    evaluation:str='micro', # 'micro', or a .jsonl of questions with known answers
-    prompts:str='', # 'micro' or 'paper'; default: 'micro' for a model that ships, else 'paper'
+    evaluation:str='micro', # 'micro', 'decisions', a .jsonl of questions with known answers, or VIVA's .json
+    prompts:str='', # 'micro' or 'paper'; default: 'micro' for a model of the micro world, else 'paper'
+    batch:int=64, # rows at a time
+    out:str='', # folder for measured.json, where an interrupted call goes on; default: nothing is kept
 ):
     "Measure a model: descriptions, questions answered directly and with describe-and-respond."
-    from vlm_selfimprove.evaluation.benchmarks import MEASURES, measure
+    from vlm_selfimprove.data.journal import StageError, locked
+    from vlm_selfimprove.evaluation.benchmarks import MEASURES
+    from vlm_selfimprove.evaluation.decisions import chosen
     from vlm_selfimprove.methods.stic import PROMPTS
     from vlm_selfimprove.models.vlm import load_vlm
     from vlm_selfimprove.runs.belongs import check_adapter_belongs
-    check_paths(adapter=adapter, evaluation=evaluation)
+    from vlm_selfimprove.runs.run import measure_items
+    check_paths(adapter=adapter, evaluation=evaluation, out=out)
+    if batch < 1: raise ValueError(f'--batch {batch}: use a number from 1')
+    if out and Path(out, 'run.json').exists(): raise ValueError(f'--out {out} is the folder of a run: name another')
     if not evaluation: raise ValueError('nothing to measure: name questions with --evaluation')
     if adapter: check_adapter_belongs(adapter)
     model = model or (_base_of(adapter) if adapter else 'micro')
     check_paths(model=_path(model))
     prompts = prompts or _own_prompts(model)
     _check_word('--prompts', prompts, PROMPTS)
-    items = _items(evaluation, [])
-    vlm = load_vlm(_path(model), adapter or None)
-    m = measure(vlm, *items, PROMPTS[prompts])
+    look = measure_items(_items(evaluation, []), PROMPTS[prompts], batch, _room(PROMPTS[prompts]), chosen)
+    with locked(out) if out else TemporaryDirectory() as folder:
+        try: m = look(load_vlm(_path(model), adapter or None), Path(folder)/'measured.json')
+        # it says that finished batches are kept
+        except StageError as e: raise e if out else e.__cause__ or e from None
     print(f'{printable(model)}, asked with the prompts of {prompts!r}')
     for k, (name, f) in MEASURES.items():
         if k in m: print(f'{name:42} {100 * f(m[k]):.1f}')
     print('answers that could not be parsed:', m['failures'])
+    if out: print(f'kept: {printable(out)}/measured.json')
 
 # %% ../../nbs/app/90_cli.ipynb #5e20eea6
 def micro_data(
@@ -465,12 +508,17 @@ def _args(name, words): # the words after a command -> its arguments
             parser.error(f'--{k} {v}: use a number from 0')
     return args
 
-def _in_a_line(e, debug): # an exception -> what is said of it
+def _less(name): # what a command takes to need less memory
+    takes = inspect.signature(command(name)).parameters
+    if 'set' in takes: return ('; lower gen_batch, for training micro_batch, with --set; '
+                               'with the same --out finished stages are kept')
+    return '; lower --batch; with --out what was answered is kept' if 'batch' in takes else ''
+
+def _in_a_line(e, name, debug): # an exception of a command -> what is said of it
     text = printable(' '.join(str(e).split()))
     if errno.ENOSPC in (getattr(x, 'errno', None) for x in (e, e.__cause__)):
         text += '; the disk is full: make room, the same command goes on'
-    if 'out of memory' in text: text += ('; lower gen_batch, for training micro_batch, with --set; '
-                                         'with the same --out finished stages are kept')
+    if 'out of memory' in text: text += _less(name)
     if isinstance(e, KNOWN) and text: return text
     return f'{type(e).__name__}: {text}' + ('' if debug else '; --debug shows where')
 
@@ -499,6 +547,6 @@ def main(
         return 130
     except Exception as e:
         if debug: traceback.print_exc()
-        print(f'vlmsi {name}: {_in_a_line(e, debug)}', file=sys.stderr)
+        print(f'vlmsi {name}: {_in_a_line(e, name, debug)}', file=sys.stderr)
         return 1
     return 0

@@ -146,11 +146,11 @@ def _finished(
 
 # %% ../../nbs/data/33_journal.ipynb #6241476c
 def _changes(
-    old: dict,  # header: settings, batch_size
+    old: dict,  # header: settings
     new: dict,  # header of the stage as it is now
 ) -> str:  # for people
     "What is different between two headers."
-    a, b = [h['settings'] | dict(batch_size=h['batch_size']) for h in (old, new)]
+    a, b = old['settings'], new['settings']
     show = lambda v: s if len(s := repr(v)) < 40 else f'{s[:37]}...'
     keys = [k for k in sorted(a | b) if a.get(k) != b.get(k)]
     return ', '.join(f'{k} {show(a.get(k))} -> {show(b.get(k))}' for k in keys) or 'the stage'
@@ -234,10 +234,10 @@ def _header(
     kind: str = '',  # of the rows
 ) -> dict:  # key, stage, inputs_sha256, where_sha256, settings, batch_size, title, kind
     "What a stage's rows belong to."
-    made = dict(stage=name, batch_size=batch_size,
-                settings=json.loads(json.dumps(settings, sort_keys=True, default=_plain)))
+    made = dict(stage=name, settings=json.loads(json.dumps(settings, sort_keys=True, default=_plain)))
     inputs = dict(inputs_sha256=sha256_of(keys), where_sha256=sha256_of(places))
-    return dict(key=sha256_of(made)) | made | inputs | dict(title=title or name, kind=kind)
+    # how many rows fit a machine at a time is told, and not part of what was made
+    return dict(key=sha256_of(made)) | made | dict(batch_size=batch_size) | inputs | dict(title=title or name, kind=kind)
 
 # %% ../../nbs/data/33_journal.ipynb #ce60f4b9
 ROW_KINDS = dict(  # kind of a stage's rows -> their columns, besides id

@@ -110,13 +110,14 @@ def ask_items(
     batch:list[dict], # from `measurement_rows`, any of them
     prompts:PromptSet=STIC_MICRO, # for describe-and-respond
     batch_size:int=64, # rows a step
+    max_new_tokens:int=96, # of a description
 ) -> list[dict]: # of a scene: said; of a question: direct, dar, description
     "What a model says to a batch of what a measurement asks."
     scenes = [r['asked'] for r in batch if not r['describe']]
     questions = [r['asked'] for r in batch if r['describe']]
-    said = (dict(said=t) for t in ask_all(vlm, scenes, None, 96, batch_size))
+    said = (dict(said=t) for t in ask_all(vlm, scenes, None, max_new_tokens, batch_size))
     direct = ask_all(vlm, questions, batch_size=batch_size)
-    both = zip(direct, *describe_and_respond(vlm, questions, prompts, batch_size=batch_size))
+    both = zip(direct, *describe_and_respond(vlm, questions, prompts, max_new_tokens, batch_size))
     answered = (dict(direct=x, dar=y, description=z) for x, y, z in both)
     return [next(answered if r['describe'] else said) for r in batch]
 
@@ -124,8 +125,10 @@ def ask_items(
 def score_measurement(
     rows:list[dict], # from `measurement_rows`
     said:list[dict], # from `ask_items`, one a row
+    read=None, # (row, reply) -> what of it is compared with the answer; None: the reply
 ) -> dict: # objects, facts: (N, 3) counts; vqa, dar: (N,) right or wrong; failures; said
     "Score a measurement, item by item; only what was asked is in it."
+    read = read or (lambda row, reply: reply)
     out, got = dict(said={}, failures={}), [*zip(rows, said, strict=True)]
     heard = lambda r, s, *keys: r['asked'] | {k: s[k] for k in keys}
     scenes = [heard(r, s, 'said') for r, s in got if not r['describe']]
@@ -136,7 +139,7 @@ def score_measurement(
         out['said']['scenes'] = scenes
     if questions:
         for k, heard_as in (('vqa', 'direct'), ('dar', 'dar')):
-            s = score_answers([r[heard_as] for r in questions], questions)
+            s = score_answers([read(r, r[heard_as]) for r in questions], questions)
             out[k], out['failures'][k] = s['correct'].tolist(), s['failures']
         out['said']['questions'] = questions
     return out
@@ -147,10 +150,11 @@ def measure(
     questions:list[dict], # rows with questions, may be empty
     prompts:PromptSet=STIC_MICRO, # ordinary prompts are used in turn
     batch_size:int=64, # rows a step
+    max_new_tokens:int=96, # of a description
 ) -> dict: # as `score_measurement` gives it
     "Descriptions and answers of a model, scored."
     rows = measurement_rows(scenes, questions, prompts)
-    return score_measurement(rows, ask_items(vlm, rows, prompts, batch_size))
+    return score_measurement(rows, ask_items(vlm, rows, prompts, batch_size, max_new_tokens))
 
 # %% ../../nbs/evaluation/51_benchmarks.ipynb #7ffa581c
 MEASURES = dict( # key of a measurement -> what it is called, how items become a number

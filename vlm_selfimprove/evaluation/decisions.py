@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['VIVA_LETTERS', 'RECOVERED', 'CAPTION_REQUEST', 'FROM_CAPTION', 'IN_WORDS', 'situations', 'options_text',
            'save_as_viva', 'read_viva', 'viva_texts', 'option_order', 'viva_prompt', 'caption_prompt', 'parse_choice',
-           'whole_items', 'right_option', 'score_viva', 'positions', 'measure_viva', 'decide_from_captions',
-           'write_lmms_task', 'measure_decisions', 'read_prompts', 'captions_decided', 'tells_rule', 'by_rule', 'cka',
-           'layer_alignment']
+           'whole_items', 'right_option', 'score_viva', 'positions', 'measure_viva', 'viva_rows', 'chosen',
+           'decide_from_captions', 'write_lmms_task', 'measure_decisions', 'read_prompts', 'captions_decided',
+           'tells_rule', 'by_rule', 'cka', 'layer_alignment']
 
 # %% ../../nbs/evaluation/59_decisions.ipynb #ebf746c0
 import json, re
@@ -227,6 +227,10 @@ def _named(text, options, letters): # letters whose option the reply is or holds
     held = whole or {l for l, k in keys.items() if k and f' {k} ' in f' {said} '}
     return held | {l for p in _MARKED for l in p.findall(text) if l in letters}
 
+def _announced(text): # the last line, where it says that it is the answer; else ''
+    last = text.strip().rpartition('\n')[2].strip()
+    return last if last.startswith('Answer:') else ''
+
 def parse_choice(
     text: str,  # the reply
     options: list[str] | int,  # as shown; their number alone: no text is looked for
@@ -238,6 +242,7 @@ def parse_choice(
     letters = letters[:len(options)]
     if 'USER' in text and '\nASSISTANT:' in text: text = text.split('\nASSISTANT:')[1].strip()
     if "I'm sorry" in text and 'assist with this request' in text: return 'D' * public
+    if not public: text = _announced(text) or text
     if found := _public_letter(text): return found if public or found in letters else ''
     named = _named(text, options, letters)
     return named.pop() if len(named) == 1 else ''
@@ -295,7 +300,7 @@ def measure_viva(
     batch_size: int = 32,  # items a step
     letters: bool = True,  # False: options in words, for models too small for letters
     public: bool = False,  # options and points as in the public script
-    max_new_tokens: int = 64,  # of a reply
+    max_new_tokens: int = 64,  # of a reply; 256 or more for a model that was trained with reasons
 ) -> dict:  # as `score_viva`, and texts: the replies
     "Decisions from images: greedy, by the paper's prompt."
     orders = [option_order(i, shuffled_seed, public) for i in items]
@@ -303,6 +308,22 @@ def measure_viva(
     prompts = [viva_prompt(i, o, letters) for i, o in zip(items, orders)]
     texts = ask_all(vlm, asked, prompts, max_new_tokens, batch_size)
     return score_viva(items, texts, orders, public) | dict(texts=texts)
+
+# %% ../../nbs/evaluation/59_decisions.ipynb #59a0e005
+def viva_rows(
+    items: list[dict],  # from `read_viva`
+) -> list[dict]:  # id, image, sha256, prompt, answer and choices: letters; lettered: what they stand for; task
+    "Items as benchmark rows, options as listed."
+    return [dict(id=i['id'], image=i['path'], sha256=i['sha256'], prompt=viva_prompt(i), answer=i['answer'],
+                 choices=[*i['letters']], lettered=i['options'], task='viva') for i in items]
+
+def chosen(
+    row: dict,  # a benchmark row
+    reply: str,  # to its prompt
+) -> str:  # of one with `lettered` the letter that is chosen, '' for none; of any other the reply
+    "What of a reply is compared with the answer."
+    if not row.get('lettered'): return reply
+    return parse_choice(reply, row['lettered'], ''.join(row['choices']))
 
 # %% ../../nbs/evaluation/59_decisions.ipynb #d5ccbfda
 def _read(lm, prompts, max_new_tokens, batch_size): # replies of a model or of a function
@@ -331,11 +352,11 @@ _TASK = '''task: {name}
 dataset_path: json
 dataset_kwargs:
   data_files:
-    test: items.jsonl
+    test: {name}.jsonl
 test_split: test
 output_type: generate_until
 generation_kwargs:
-  max_new_tokens: 64
+  max_new_tokens: {max_new_tokens}
   temperature: 0
   do_sample: false
   until: []
@@ -384,15 +405,16 @@ def write_lmms_task(
     items: list[dict],  # from `read_viva`
     shuffled_seed: int | None = None,  # of the options' order; None: as listed
     public: bool = False,  # options and points as in the public script
+    max_new_tokens: int = 64,  # of a reply; 256 or more for a model that was trained with reasons
 ) -> str:  # name of the task
-    "VIVA as a task of lmms-eval: NAME.yaml, utils.py and items.jsonl."
+    "VIVA as a task of lmms-eval: NAME.yaml, NAME.jsonl and utils.py."
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     name = 'viva' + '_public' * public + f'_shuffled{shuffled_seed}' * (shuffled_seed is not None)
     doc = lambda i: i | dict(path=str(Path(i['path']).resolve()), public=public,
                              order=option_order(i, shuffled_seed, public))
     lines = '\n'.join(json.dumps(doc(i)) for i in items) + '\n'
-    task = {f'{name}.yaml': _TASK.format(name=name), 'items.jsonl': lines,
+    task = {f'{name}.yaml': _TASK.format(name=name, max_new_tokens=max_new_tokens), f'{name}.jsonl': lines,
             'utils.py': _UTILS.format(package='vlm_selfimprove')}
     for file, text in task.items(): write_atomic(out/file, text.encode())
     return name

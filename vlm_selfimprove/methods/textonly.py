@@ -4,27 +4,29 @@
 
 # %% auto #0
 __all__ = ['ANSWERS', 'LOSSES', 'RECIPES', 'TextRecipe', 'textonly_micro', 'textonly_mllama', 'textonly_qwen2vl_7b',
-           'textonly_onevision_7b', 'load_writer', 'write_questions', 'read_questions', 'clean_questions', 'lay_out',
-           'train_on_text', 'gather', 'train']
+           'textonly_onevision_7b', 'load_writer', 'write_questions', 'spent', 'read_questions', 'clean_questions',
+           'lay_out', 'train_on_text', 'gather', 'making_room', 'train']
 
 # %% ../../nbs/methods/62_textonly.ipynb #9db11612
-import json, math, shutil
-from dataclasses import dataclass, replace
+import gc, json, math, shutil
+from collections import Counter
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-import numpy as np
+import numpy as np, torch
 from trl import SFTConfig, SFTTrainer
-from ..data.journal import run_stage, sha256_of
-from ..data.records import to_trl_sft
+from ..data.journal import read_manifest, run_stage, sha256_of
+from ..data.records import to_trl_sft, write_atomic
 from ..data.settings import check_settings
 from .stic import in_passes
 from ..models.micro import micro_path, shipped
-from ..models.teacher import Endpoint, ask_teacher, load_teacher, teacher_key
+from ..models.teacher import Endpoint, Reply, ask_teacher, counted, load_teacher, teacher_key
 from ..models.vlm import VLM, adapted, row_seed
 from ..training.preflight import preflight
 from ..training.questions import (
     LEAKS, REPEATS, SEEDS, TEACHER_REQUEST, duplicates_of, leaks_of, parse_reply, request_prompt)
-from ..training.questions import shuffled_all, training_row
-from ..training.train import _fit
+from ..training.questions import names_letters, shuffled_all, training_row
+from ..training.train import _fit, on_one_device
 from ..training.trainset import check_dataset
 
 # %% ../../nbs/methods/62_textonly.ipynb #08f5dbed
@@ -69,6 +71,7 @@ class TextRecipe:
     def __post_init__(self):
         check_settings(self, _RANGES)
         in_passes(self.batch, self.micro_batch)  # refuses what it cannot cut
+        if '://' in self.teacher: load_teacher(self.teacher)  # refuses a key in it, before it is written anywhere
 
 def textonly_micro() -> TextRecipe: # frozen before any verdict
     "The main job on the shipped model; its own counterpart is the teacher."
@@ -108,7 +111,7 @@ def write_questions(
     calls:int, # how often it is asked
     run:str, # run folder
     r:TextRecipe, # of the run
-) -> list[dict]: # id, shown, text, finish, tokens_in, tokens_out, tries
+) -> list[dict]: # id, shown, text, finish, tokens_in, tokens_out, tries, mended
     "Step 1: replies of the teacher, resumable; more calls later add to them."
     def fn(batch):
         asks = [dict(id=b['id'], prompt=request_prompt(r.prompts, [SEEDS[r.prompts][j] for j in b['shown']],
@@ -120,12 +123,25 @@ def write_questions(
         if len(failed) == len(said) and (len(said) > 2 or tried): raise ValueError(  # a dead server's are not kept
             f'none of {len(said)} calls of the teacher {r.teacher!r} was answered: {failed[0]}')
         return [dict(reject=f'no reply: {x.fault}') if x.finish == 'failed' else
-                dict(shown=b['shown'], text=x.text.encode('utf-8', 'replace').decode(), finish=x.finish, tokens_in=x.tokens_in,
-                     tokens_out=x.tokens_out, tries=x.tries) for b, x in zip(batch, said)]
+                asdict(x) | dict(shown=b['shown'], text=x.text.encode('utf-8', 'replace').decode())
+                for b, x in zip(batch, said)]
     keep = {k: getattr(r, k) for k in ('prompts', 'seed', 'per_call', 'examples', 'temperature', 'top_p',
                                        'max_new_tokens')}
+    step = max(r.gen_batch, getattr(teacher, 'concurrency', 1))  # all connections of an endpoint are used
     return run_stage(run, 'replies', [_call(i, r) for i in range(calls)], fn,
-                     keep | dict(teacher=teacher_key(teacher)), r.gen_batch, title='Replies of the teacher')
+                     keep | dict(teacher=teacher_key(teacher)), step, title='Replies of the teacher')
+
+def spent(
+    run:str, # run folder whose replies are written
+    replies:list[dict], # from `write_questions`
+    teacher:VLM|Endpoint, # who was asked
+) -> dict: # as `counted`
+    "What the teacher was asked and what that cost, over all calls of a run; also in teacher.json."
+    said = [Reply(**{k: x[k] for k in Reply.__dataclass_fields__}) for x in replies]
+    lost = [Reply('', 'failed', 0, 0, 1, x['reason']) for x in read_manifest(Path(run)/'replies/manifest.json')['rejects']]
+    told = counted(said + lost, teacher)
+    write_atomic(Path(run)/'teacher.json', (json.dumps(told, indent=1) + '\n').encode())
+    return told
 
 # %% ../../nbs/methods/62_textonly.ipynb #440774f3
 _FIELDS = 'situation', 'question', 'options', 'answer', 'reason'
@@ -158,19 +174,31 @@ def clean_questions(
     benchmark:dict={}, # name -> text, from `situation_texts`
 ) -> list[dict]: # those that are new and leak nothing
     "Step 3: each question once, and none of the benchmark's."
-    seeds, why = SEEDS[r.prompts], {}
+    seeds, why = SEEDS[r.prompts], {}  # why: id -> reason, the text that it is like
     twice = duplicates_of([*seeds, *questions], r.repeated)
     leaks = leaks_of(questions, benchmark, r.leaked, r.prompts) if benchmark and questions else {}
     for i, x in enumerate(questions):
         first = twice.get(i + len(seeds))
-        if first is not None: why[x['id']] = ('repeats an example' if first < len(seeds) else
-                                              f"repeats {questions[first - len(seeds)]['id']}")
-        if i in leaks: why[x['id']] = 'tells what {} of the benchmark tells ({:.0%})'.format(*leaks[i])
+        if first is not None: why[x['id']] = (
+            ('repeats an example', seeds[first].situation) if first < len(seeds) else
+            ('repeats an earlier question', questions[first - len(seeds)]['situation']))
+        if i in leaks: why[x['id']] = 'tells what the benchmark tells', benchmark[leaks[i][0]]
     keep = lambda b: {k: v for k, v in b.items() if k != 'id'} | (
-        dict(reject=why[b['id']]) if b['id'] in why else {})
-    return run_stage(run, 'kept', questions, lambda batch: [*map(keep, batch)],
+        dict(reject=why[b['id']][0]) if b['id'] in why else {})
+    kept = run_stage(run, 'kept', questions, lambda batch: [*map(keep, batch)],
                      dict(why=sha256_of(why), repeated=r.repeated, leaked=r.leaked, seeds=len(seeds),
                           benchmark=sha256_of(benchmark)), 1024, title='Questions that are new')
+    _show_alike(Path(run)/'kept/alike.json', questions, why)
+    return kept
+
+def _show_alike(path, questions, why, most=100):
+    "For each reason the first questions that were left out, beside what they are like."
+    seen, shown = Counter(), []
+    for x in (x for x in questions if x['id'] in why):
+        reason, like = why[x['id']]
+        seen[reason] += 1
+        if seen[reason] <= most: shown.append(dict(id=x['id'], reason=reason, told=x['situation'], like=like))
+    write_atomic(path, (json.dumps(dict(alike=shown), indent=1) + '\n').encode())
 
 # %% ../../nbs/methods/62_textonly.ipynb #40bec3f0
 def lay_out(
@@ -179,7 +207,7 @@ def lay_out(
     r:TextRecipe, # of the run
 ) -> list[dict]: # id, prompt, completion, image (None)
     "Step 4: rows to train on."
-    mixed = shuffled_all([{f: x[f] for f in _FIELDS} for x in kept], r.seed)
+    mixed = shuffled_all([{f: x[f] for f in _FIELDS} for x in kept], r.seed, r.rationale)
     row = lambda x: dict(image=None) | training_row(x, r.prompts, r.answer, r.rationale)
     rows = [dict(id=x['id']) | row(m) for x, m in zip(kept, mixed)]
     keep = lambda b: {k: v for k, v in b.items() if k != 'id'}
@@ -198,7 +226,7 @@ def train_on_text(
     table, s = to_trl_sft(rows, folder=f'{out}/table'), in_passes(r.batch, r.micro_batch)
     def make(model, args, lora, callbacks):
         if lora is not None: lora.lora_dropout = r.dropout
-        cfg = SFTConfig(**args, completion_only_loss=r.loss == 'completion')
+        cfg = on_one_device(SFTConfig(**args, completion_only_loss=r.loss == 'completion'))
         return SFTTrainer(model=model, args=cfg, train_dataset=table, processing_class=vlm.processor,
                           peft_config=lora, callbacks=callbacks)
     check_dataset(vlm, table, ('completion',))
@@ -223,10 +251,26 @@ def gather(
         replies = write_questions(teacher, calls, run, r)
         kept = clean_questions(read_questions(replies, run, r), run, r, benchmark)
         log(f'{calls} calls, {len(replies)} replies, {len(kept)} questions of {r.questions}')
+        told = spent(run, replies, teacher)
+        log('teacher: ' + ', '.join(f'{k} {told[k]}' for k in ('tries', 'failed', 'faults', 'tokens_in', 'tokens_out', 'cost')))
         if len(kept) >= r.questions: break
         a_call = max(len(kept) / calls, .1 * r.per_call)  # questions; a bad beginning is no forecast
         calls += math.ceil((r.questions - len(kept)) / a_call)
     return kept[:r.questions]
+
+@contextmanager
+def making_room(
+    vlm:VLM, # not used inside the `with`
+):
+    "Take a model off its GPU for a while: it and a local teacher may not fit on one together."
+    home = vlm.model.device
+    if home.type == 'cuda': vlm.model.to('cpu')
+    try: yield
+    finally:
+        if home.type == 'cuda':
+            gc.collect()
+            torch.cuda.empty_cache()
+            vlm.model.to(home)
 
 def train(
     vlm:VLM, # the base
@@ -240,7 +284,7 @@ def train(
     if records: raise ValueError('text-only training takes no images: leave --images out')
     run, skipped = Path(run), {}
     with log.stage('preflight'): preflight(vlm, pair=False)
-    with log.stage('questions'): kept = gather(load_writer(recipe), run, recipe, benchmark, log)
+    with log.stage('questions'), making_room(vlm): kept = gather(load_writer(recipe), run, recipe, benchmark, log)
     if not kept: raise ValueError(
         f'{run}: no question is left of what the teacher {recipe.teacher!r} wrote: '
         f'{run}/questions/manifest.json and {run}/kept/manifest.json say why')
@@ -248,6 +292,8 @@ def train(
         skipped['questions'] = (f'{len(kept)} of {recipe.questions}: the teacher was asked '
                                 f'{recipe.tries} times for what was missing')
     if not benchmark: skipped['leaks'] = 'no benchmark was named, so nothing was held against one'
+    if fixed := sum(names_letters(x, recipe.rationale) for x in kept):
+        log(f'{fixed} of {len(kept)} questions speak of their options by letter, which keep their order')
     rows = lay_out(kept, run, recipe)
     with log.stage('adapt'): adapter = train_on_text(vlm, rows, run/'adapt', recipe)['adapter']
     return adapter, skipped

@@ -338,7 +338,7 @@ def write_merged(
 ):
     "The base with the adapter inside: one model as any other program loads it, in the base's own precision."
     import torch
-    from transformers import AutoConfig
+    from transformers import AutoConfig, AutoProcessor
     from vlm_selfimprove.models.vlm import load_vlm
     # `check_belongs` has found that it is the measured one
     if not (R['run']/ADAPTER).exists() or 'adapter_sha256' not in R['results']: raise ValueError(
@@ -348,7 +348,7 @@ def write_merged(
     vlm = load_vlm(base, R['run']/'adapter', device='cpu', dtype=torch.float32)
     model = vlm.model.merge_and_unload()
     model.to(AutoConfig.from_pretrained(base).dtype or model.dtype).save_pretrained(out)
-    vlm.processor.save_pretrained(out)
+    AutoProcessor.from_pretrained(base).save_pretrained(out) # as it came, without what `load_vlm` changes in memory
 
 WRITERS = dict(trl=write_trl, llamafactory=write_llamafactory, swift=write_swift, hub=write_hub,
                merged=write_merged)

@@ -86,22 +86,32 @@ def _placeless(row): # of `measurement_rows` -> the same; where its picture lies
 def _placed(row): # as it was
     return row | dict(asked=row['asked'] | dict(image=row['image'])) if row['image'] else row
 
+def _tell_cut(vlm, said, limit): # `said` is from `ask_items`
+    tok = vlm.processor.tokenizer
+    texts = [t for s in said for k in ('said', 'description') if (t := s.get(k))]
+    cut = sum(len(tok(t, add_special_tokens=False).input_ids) >= limit for t in texts)
+    if cut: print(f'{cut} of {len(texts)} descriptions are cut at {limit} tokens')
+
 def measure_items(
     items:tuple[list, list], # scene rows, question rows; both may be empty
     prompts:PromptSet=STIC_MICRO, # ordinary prompts for scenes, and the one of describe-and-respond
     batch_size:int=64, # items a step
+    max_new_tokens:int=96, # of a description
+    read=None, # (row, reply) -> what of it is compared with the answer; None: the reply
 ): # function of a VLM and a JSON file that keeps the result; gives what `measure` gives
     "A measure of a model: read from its file where the same was measured before."
     rows = measurement_rows(*map(list, items), prompts)
     apart = list(map(_placeless, rows))
     def measured(vlm:VLM, path):
         if not rows: return UNMEASURED
-        path, settings = Path(path), dict(prompts=prompts.name, model=weights_key(vlm))
-        ask = lambda batch: ask_items(vlm, list(map(_placed, batch)), prompts, batch_size)
+        path = Path(path)
+        settings = dict(prompts=prompts.name, max_new_tokens=max_new_tokens, model=weights_key(vlm))
+        ask = lambda batch: ask_items(vlm, list(map(_placed, batch)), prompts, batch_size, max_new_tokens)
         said = run_stage(path.parent, f'measure-{path.stem}', apart, ask, settings, batch_size,
                          title=f'Measured {path.stem}', where=dict(image='image'))
+        _tell_cut(vlm, said, max_new_tokens)
         asked = [{k: v for k, v in r.items() if k != 'image'} for r in apart]
-        return cached_json(path, sha256_of([asked, settings]), lambda: score_measurement(rows, said))
+        return cached_json(path, sha256_of([asked, settings]), lambda: score_measurement(rows, said, read))
     return measured
 
 # %% ../../nbs/runs/73_run.ipynb #162d86b9

@@ -592,25 +592,29 @@ def _most_shared(own, told, names, threshold, kind, step=1000):
     return found
 
 # %% ../../nbs/training/42_questions.ipynb #590b7d7d
-_LETTER_WORDS = re.compile(  # 'option B', 'both A and C', 'A and B', 'none of the above'
+_LETTER_WORDS = re.compile(  # 'option B', 'both A and C', 'A and B', '(B)', 'B is safer', 'the options above'
     r'\b(?i:options?|choices?|answers?|both|neither|either) \(?[A-F]\b|\b[A-F] (?i:and|or|nor) \(?[A-F]\b'
-    r'|\b(?i:all|none|both|neither|any|each) of (?i:the above|these|them)\b|\b(?i:the above)\b')
+    r'|\([A-F]\)|(?:^|[.,;:] )[B-F] (?i:is|would|may|can)\b|\b(?i:(?:the|options?|choices?) above)\b')
+_ALL_OF = re.compile(r'(?i:(?:all|none|both|neither|any|each) of (?:the above|these|them)(?: options)?)\W*')  # an option
 
 def names_letters(
     question, # a `Question`, or its dict
+    rationale:bool=False, # is its reason learned too?
 ) -> bool:
-    "Does a text speak of options by their letters or their order?"
+    "Does what is learned of a question speak of options by their letters or their order?"
     q = _plain(question)
-    return any(_LETTER_WORDS.search(t) for t in (q['question'], *q['options'], q['reason']))
+    said = q['question'], *q['options'], *[q['reason']] * rationale
+    return any(map(_LETTER_WORDS.search, said)) or any(map(_ALL_OF.fullmatch, q['options']))
 
 def shuffled_options(
     question, # a `Question`, or its dict
     seed:int, # of the run
     number:int=None, # of the question among those with as many options; None: the place is drawn
+    rationale:bool=False, # is its reason learned too?
 ) -> dict: # the question with its options in another order
     "Options in an order that tells nothing: the same for the same question, seed and number."
     q = _plain(question)
-    if names_letters(q): return q  # in another order it would say something else
+    if names_letters(q, rationale): return q  # in another order it would say something else
     others, n = sorted(set(q['options']) - {q['answer']}), len(q['options'])
     rng = np.random.default_rng([seed, crc32(' '.join(sorted(shingles(q))).encode())])
     options = [others[i] for i in rng.permutation(n - 1)]
@@ -622,13 +626,14 @@ def shuffled_options(
 def shuffled_all(
     questions:list, # dicts, or of `SEEDS`
     seed:int, # of the run
+    rationale:bool=False, # are their reasons learned too?
 ) -> list[dict]: # the same questions in the same order, their options in another
     "Questions whose answers stand equally often at each place, among those with as many options."
     seen, out = {}, []
     for q in map(_plain, questions):
         n = len(q['options'])
-        out.append(shuffled_options(q, seed, seen.get(n, 0)))
-        seen[n] = seen.get(n, 0) + (not names_letters(q))
+        out.append(shuffled_options(q, seed, seen.get(n, 0), rationale))
+        seen[n] = seen.get(n, 0) + (not names_letters(q, rationale))
     return out
 
 # %% ../../nbs/training/42_questions.ipynb #e36ece52

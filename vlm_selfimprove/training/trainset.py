@@ -6,11 +6,10 @@
 __all__ = ['to_dataset', 'whole_batches', 'raw_rows', 'token_counts', 'row_lengths', 'memory', 'check_dataset']
 
 # %% ../../nbs/training/41_trainset.ipynb #d19ebcbb
-import io, logging
+import io
 from datasets import Dataset, Features, Image, List, Value
 from PIL import Image as PILImage
-from ..models.vlm import VLM, lengthen, messages
-_log = logging.getLogger(__name__)
+from ..models.vlm import VLM, completed, lengthen, messages
 
 # %% ../../nbs/training/41_trainset.ipynb #c10207a4
 def to_dataset(
@@ -35,13 +34,21 @@ class _AnswersApart:
         if kw['padding_side'] == 'right': out.update(self.processor.tokenizer(text, **kw))
         return out
 
+def _in_text(vlm, example): # a row of `to_dataset` -> images, the prompt's text, the answers' texts
+    asked = dict(prompt=example['prompt'][0]['content'], images=example['images'])
+    prompt = vlm.processor.apply_chat_template(messages(asked), add_generation_prompt=True)
+    answers = [k for k in ('chosen', 'rejected', 'completion') if k in example]
+    return dict(images=example['images'], prompt=prompt) | {
+        k: completed(vlm, asked, example[k][0]['content']) for k in answers}
+
 def whole_batches(
     collate, # a collator of TRL: examples -> batch
+    vlm:VLM, # whose template is used
 ): # examples -> batch
-    "Make a collator's batches fit every model."
+    "Make a collator's batches fit every model: trained is what is generated and scored, token by token."
     collate.processor = _AnswersApart(collate.processor)
     def fn(examples):
-        batch = collate(examples)
+        batch = collate([_in_text(vlm, e) for e in examples])
         if (mask := batch.get('cross_attention_mask')) is None: return batch
         answer = batch['completion_mask'] if 'completion_mask' in batch else batch['labels'] != -100
         starts = answer.int().argmax(1).tolist() # (B,) where prompts end
@@ -70,7 +77,7 @@ def _frame_length(
 ) -> int: # tokens of the template, the placeholders, and an empty question and answer
     "What a row costs before a word is said."
     row = dict(prompt='', images=[PILImage.new('RGB', s) for s in sizes])
-    text = vlm.processor.apply_chat_template(messages(row, ''))
+    text = vlm.processor.apply_chat_template(messages(row), add_generation_prompt=True) + completed(vlm, row, '')
     return len(vlm.processor(text=[text], images=[row['images']] if sizes else None)['input_ids'][0])
 
 # %% ../../nbs/training/41_trainset.ipynb #dbd5b018
@@ -109,18 +116,13 @@ def _check_texts(
     columns:tuple[str, ...], # of messages
     name, # position -> what the row is called
 ):
-    "No placeholder in the text, and a template that ends the answer."
+    "No placeholder in the text."
     mark = getattr(vlm.processor, 'image_token', None)
     for c in columns:
         for i, msgs in enumerate(ds[c]):
             if mark and any(mark in m['content'] for m in msgs):
                 raise ValueError(f'row {name(i)}, {c}: the text contains {mark!r}; '
                                  'remove it, the chat template writes it')
-    text = vlm.processor.apply_chat_template(messages(dict(prompt='a', images=[]), 'b'))
-    eos = vlm.processor.tokenizer.eos_token
-    if eos not in text:
-        _log.warning('%s: the chat template writes no %s after an answer, '
-                     'so the model will not learn to stop', vlm.name, eos)
 
 # %% ../../nbs/training/41_trainset.ipynb #b8fa633e
 def check_dataset(
