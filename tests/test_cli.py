@@ -195,14 +195,14 @@ def test_a_description_has_the_papers_room(here, hub, monkeypatch):
     assert asked == [('stic_micro', 96)] * 2 + [('stic_paper', 1024)] * 2
 
 
-def test_what_viva_asks_is_not_told_before(here, tmp_path):
+def test_what_viva_asks_is_not_told_before(here, hub, tmp_path):
     "Its file as an evaluation: the questions are its items, and what is written is kept away from them."
     told = []
     def improve(train, recipe, out, images, measure, limit, rejects, benchmark={}): told.append((benchmark, rejects))
     runs_run.improve = improve  # `here` puts it back
     file = save_as_viva(situations(3, 1_000_000), 'viva')
     (tmp_path/'viva/images/2.png').write_text('no picture')
-    assert main(['textonly', '--evaluation', str(file)]) == 0
+    assert main(['textonly', '--recipe', 'textonly', '--model', 'llava-hf/llava-1.5-7b-hf', '--evaluation', str(file)]) == 0
     assert {k.split()[0] for k in told[0][0]} == {'viva-1', 'viva-2', 'viva-3'}
     assert [(r['stage'], r['id']) for r in told[0][1]] == [('evaluation', 'viva-2')]
 

@@ -140,10 +140,10 @@ def test_a_full_stop_in_a_phrase(dino):
 
 
 def test_text_beyond_its_limit(dino):
-    "What stands beyond the detector's tokens of text is dropped without a word."
+    "A text longer than the model has room for is cut, also where the tokenizer would let it through, as the real one does."
     image, tok = Image.new('RGB', (72, 72), 'red'), dino.processor.tokenizer
     asked = ['cow'] * 40 + ['sun']  # two tokens each
-    tok.model_max_length = 512  # as the real one's, whose model reads 256
+    tok.model_max_length = 512
     found, _ = detect(dino, [image], [asked], threshold=0., text_threshold=0.)
     tok.model_max_length = 64
     assert found[0] and {f['label'] for f in found[0]} == {'cow'}

@@ -236,8 +236,9 @@ def _header(
     "What a stage's rows belong to."
     made = dict(stage=name, settings=json.loads(json.dumps(settings, sort_keys=True, default=_plain)))
     inputs = dict(inputs_sha256=sha256_of(keys), where_sha256=sha256_of(places))
-    # how many rows fit a machine at a time is told, and not part of what was made
-    return dict(key=sha256_of(made)) | made | dict(batch_size=batch_size) | inputs | dict(title=title or name, kind=kind)
+    # how many rows fit a machine at a time is told, and is no part of what was made
+    told = dict(batch_size=batch_size, title=title or name, kind=kind)
+    return dict(key=sha256_of(made)) | made | inputs | told
 
 # %% ../../nbs/data/33_journal.ipynb #ce60f4b9
 ROW_KINDS = dict(  # kind of a stage's rows -> their columns, besides id

@@ -184,7 +184,7 @@ def _too_long(vlm, asks, texts): # a reason for each answer, or None; training w
 
 def _kept(vlm, asks, made, r): # what was made of what was asked, with a reason where it goes no further
     long = _too_long(vlm, asks, [m['text'] for m in made])
-    why = [said_wrong(vlm, m['text'], r) or l for m, l in zip(made, long)]
+    why = [l or said_wrong(vlm, m['text'], r) for m, l in zip(made, long)]
     return [m | dict(reject=w) if w else m for m, w in zip(made, why)]
 
 def _where_seen(fn, batch): # `fn` of the rows whose image opens, and the images; a reason for each other row

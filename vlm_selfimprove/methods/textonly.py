@@ -138,7 +138,8 @@ def spent(
 ) -> dict: # as `counted`
     "What the teacher was asked and what that cost, over all calls of a run; also in teacher.json."
     said = [Reply(**{k: x[k] for k in Reply.__dataclass_fields__}) for x in replies]
-    lost = [Reply('', 'failed', 0, 0, 1, x['reason']) for x in read_manifest(Path(run)/'replies/manifest.json')['rejects']]
+    rejects = read_manifest(Path(run)/'replies/manifest.json')['rejects']
+    lost = [Reply('', 'failed', 0, 0, 1, x['reason']) for x in rejects]
     told = counted(said + lost, teacher)
     write_atomic(Path(run)/'teacher.json', (json.dumps(told, indent=1) + '\n').encode())
     return told
@@ -252,7 +253,8 @@ def gather(
         kept = clean_questions(read_questions(replies, run, r), run, r, benchmark)
         log(f'{calls} calls, {len(replies)} replies, {len(kept)} questions of {r.questions}')
         told = spent(run, replies, teacher)
-        log('teacher: ' + ', '.join(f'{k} {told[k]}' for k in ('tries', 'failed', 'faults', 'tokens_in', 'tokens_out', 'cost')))
+        some = 'tries', 'failed', 'faults', 'tokens_in', 'tokens_out', 'cost'
+        log('teacher: ' + ', '.join(f'{k} {told[k]}' for k in some))
         if len(kept) >= r.questions: break
         a_call = max(len(kept) / calls, .1 * r.per_call)  # questions; a bad beginning is no forecast
         calls += math.ceil((r.questions - len(kept)) / a_call)

@@ -145,7 +145,9 @@ def _post(detector, outputs, sizes, phrases, threshold, text_threshold):
 
 def _detect_batch(detector, images, phrases, threshold, text_threshold):
     padding = getattr(type(detector.processor), 'text_kwargs', {}).get('padding') or True
-    inputs = detector.processor(images=images, text=phrases, padding=padding, truncation=True,
+    # GroundingDINO fails on more text than this, and its tokenizer would let twice as much through
+    room = getattr(detector.model.config, 'max_text_len', None)
+    inputs = detector.processor(images=images, text=phrases, padding=padding, truncation=True, max_length=room,
                                 return_tensors='pt').to(detector.model.device)
     with torch.no_grad(): outputs = detector.model(**inputs)
     sizes, most = [im.size[::-1] for im in images], max(map(len, phrases))

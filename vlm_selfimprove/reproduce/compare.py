@@ -218,7 +218,8 @@ def cost_of_arm(
     if method == 'svp': own |= dict(models=['detector'])
     if method == 'text':
         asking = _home(setup)/f'text-questions-own-{seed}'
-        own |= dict(written=sum(max(0, x.get('tokens_out', 0)) for x in _made(asking, 'replies')), models=['language model'],
+        wrote = sum(max(0, x.get('tokens_out', 0)) for x in _made(asking, 'replies'))
+        own |= dict(written=wrote, models=['language model'],
                     questions=setup.settings['questions'], seconds=own['seconds'] + _seconds(asking))
     if not arm[1:]: return own
     first = cost_of_arm(setup, seed, arm[:-1])

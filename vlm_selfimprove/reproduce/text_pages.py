@@ -127,7 +127,7 @@ def ways_figure(
 TEXT_AT_PAPER_SCALE = '''
 At paper scale: `vlmsi textonly --recipe textonly_mllama --benchmark VIVA_annotation.json`, then
 `vlmsi export RUN --to merged` and the task that `evaluation.decisions.write_lmms_task` writes for lmms-eval.
-That takes 6,000 calls of the teacher and about 2,800 steps. A model of 11B in 16 bits is 21 GB; the rest of what training
+That takes 6,000 calls of the teacher and about 2,800 steps. A model of 11B in 16 bits is 21 GB; what else training
 needs of an accelerator's memory was not measured here.'''
 
 def text_cost_markdown(

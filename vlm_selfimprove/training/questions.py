@@ -595,7 +595,8 @@ def _most_shared(own, told, names, threshold, kind, step=1000):
 _LETTER_WORDS = re.compile(  # 'option B', 'both A and C', 'A and B', '(B)', 'B is safer', 'the options above'
     r'\b(?i:options?|choices?|answers?|both|neither|either) \(?[A-F]\b|\b[A-F] (?i:and|or|nor) \(?[A-F]\b'
     r'|\([A-F]\)|(?:^|[.,;:] )[B-F] (?i:is|would|may|can)\b|\b(?i:(?:the|options?|choices?) above)\b')
-_ALL_OF = re.compile(r'(?i:(?:all|none|both|neither|any|each) of (?:the above|these|them)(?: options)?)\W*')  # an option
+_ALL_OF = re.compile(  # a whole option
+    r'(?i:(?:all|none|both|neither|any|each) of (?:the above|these|them)(?: options)?)\W*')
 
 def names_letters(
     question, # a `Question`, or its dict

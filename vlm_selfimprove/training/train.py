@@ -150,7 +150,7 @@ def common_args(
 def on_one_device(
     cfg, # `DPOConfig` or `SFTConfig`
 ): # the same
-    "Train on one of several GPUs: Transformers would put a batch on each, and a step would hold that many times more rows."
+    "Train on one of several GPUs: Transformers would put a batch on each, and a step would hold more rows."
     cfg._n_gpu = min(1, cfg.n_gpu) # asking for it looks for them
     return cfg
 
