@@ -214,8 +214,10 @@ def prior_samples(
     def fn(batch, seen):
         asks = {b['of']: dict(id=b['of'], prompt=prompt, images=[seen[b['path']]]) for b in batch}
         n = r.samples if r.temperature > 0 else 1
-        said = vlm.generate([*asks.values()], n=n, batch_size=max(1, r.gen_batch // n), **drawn_as(r))
-        texts = dict(zip(asks, said))
+        most = min(n, r.gen_batch)  # samples of an image at a time
+        parts = [vlm.generate([*asks.values()], n=min(most, n - k), first=k, batch_size=max(1, r.gen_batch // n),
+                              **drawn_as(r)) for k in range(0, n, most)]
+        texts = {i: sum(some, []) for i, *some in zip(asks, *parts)}
         made = [dict(of=b['of'], k=b['k'], text=texts[b['of']][b['k'] % n]) for b in batch]
         return _kept(vlm, [asks[b['of']] for b in batch], made, r)
     each = partial(_where_seen, fn)

@@ -127,13 +127,14 @@ def _generate_batch(
     temperature:float, # 0 is greedy
     top_p:float|None, # nucleus
     seed:int, # of the samples
+    first:int=0, # number of the first of them
 ) -> list[list[str]]: # n texts for each row
     "Continue one batch."
     inner = n if _expands(vlm.model) else 1
     batch = encode(vlm, [r for r in rows for _ in range(n // inner)])
     kw = dict(do_sample=False)
     if temperature > 0:
-        seeds = [row_seed(r['id'], i, seed) for r in rows for i in range(n)]
+        seeds = [row_seed(r['id'], first + i, seed) for r in rows for i in range(n)]
         noise = GumbelSampler(seeds, temperature, top_p, vlm.model.device)
         kw = dict(do_sample=True, temperature=1., top_k=0, top_p=1., num_return_sequences=inner,
                   logits_processor=LogitsProcessorList([noise]))
@@ -152,6 +153,7 @@ def generate(
     temperature:float=0., # 0 is greedy
     top_p:float|None=None, # nucleus sampling, applied after the temperature
     seed:int=0, # of the samples; a row's samples depend on (id, sample number, seed) only
+    first:int=0, # number of the first sample
     batch_size:int=32, # rows at a time
 ) -> list[list[str]]: # n texts for each row, in the order of `rows`
     "Answer each row's prompt, looking at its images."
@@ -162,7 +164,7 @@ def generate(
     out = [None] * len(rows)
     for idx in uniform_batches(rows, batch_size):
         texts = _generate_batch(vlm, [rows[i] for i in idx],
-                                n, max_new_tokens, temperature, top_p, seed)
+                                n, max_new_tokens, temperature, top_p, seed, first)
         for i, t in zip(idx, texts): out[i] = t
     return out
 
