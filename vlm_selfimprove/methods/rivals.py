@@ -21,7 +21,7 @@ from ..evaluation.metrics import parse_answer
 from .stic import (
     PROMPTS, in_passes, training_settings)
 from .svp import (
-    SVP_PROMPTS, SVPRecipe, drawn_as, prior_samples, said_wrong)
+    SVP_PROMPTS, SVPRecipe, drawn_as, prior_samples, with_reasons)
 from .variants import diffused
 from ..models.vlm import (
     VLM, adapted, encode, logprobs, uniform_batches, weights_key)
@@ -205,9 +205,8 @@ def hinted(
         asks = [dict(id=f"{b['id']}/hinted", prompt=hint(b), images=[see(b)]) for b in batch]
         said = vlm.generate(asks, batch_size=r.gen_batch, **drawn_as(r))
         keep = lambda b: {k: b[k] for k in ('of', 'question', 'answer', 'choices')}
-        why = lambda t: said_wrong(vlm, t, r)
-        return [keep(b) | dict(text=t) | (dict(reject=w) if (w := why(t)) else {})
-                for b, (t,) in zip(batch, said)]
+        made = [keep(b) | dict(text=t) for b, (t,) in zip(batch, said)]
+        return with_reasons(vlm, asks, made, r)
     return run_stage(run, 'hinted', asked, fn, drawn_as(r) | dict(prompts=r.prompts, model=model_key),
                      r.gen_batch, title='Descriptions with the answer at hand', where=dict(path='path'))
 

@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['SVP_PROMPTS', 'NOUNS', 'RANKS', 'SYSTEM', 'RECIPES', 'CIRCLES', 'SVPRecipe', 'svp_micro', 'svp_llava16_7b',
            'svp_llava16_13b', 'svp_llava15_13b', 'svp_onevision_7b', 'svp_onevision_05b', 'goes_round', 'often_round',
-           'drawn_as', 'said_wrong', 'prior_samples', 'ground', 'guided_samples', 'by_chance', 'score_samples',
-           'share_of', 'best_of', 'select', 'adapt', 'visual_queries', 'sample_round', 'train', 'describe_with_boxes']
+           'drawn_as', 'said_wrong', 'with_reasons', 'prior_samples', 'ground', 'guided_samples', 'by_chance',
+           'score_samples', 'share_of', 'best_of', 'select', 'adapt', 'visual_queries', 'sample_round', 'train',
+           'describe_with_boxes']
 
 # %% ../../nbs/methods/61_svp.ipynb #56d47968
 import json, shutil
@@ -182,7 +183,13 @@ def _too_long(vlm, asks, texts): # a reason for each answer, or None; training w
     lengths = token_counts(vlm, ((sizes(a), a['prompt'], [t]) for a, t in zip(asks, texts)))
     return [f"longer than the model's {memory(vlm)} positions" if n > memory(vlm) else None for n in lengths]
 
-def _kept(vlm, asks, made, r): # what was made of what was asked, with a reason where it goes no further
+def with_reasons(
+    vlm:VLM, # that made it
+    asks:list[dict], # rows: prompt, images
+    made:list[dict], # what came of each: text, and more
+    r:SVPRecipe, # of the run
+) -> list[dict]: # the same, with `reject` where it goes no further
+    "Say which answers are degenerate, or too long to be trained on."
     long = _too_long(vlm, asks, [m['text'] for m in made])
     why = [l or said_wrong(vlm, m['text'], r) for m, l in zip(made, long)]
     return [m | dict(reject=w) if w else m for m, w in zip(made, why)]
@@ -219,7 +226,7 @@ def prior_samples(
                               **drawn_as(r)) for k in range(0, n, most)]
         texts = {i: sum(some, []) for i, *some in zip(asks, *parts)}
         made = [dict(of=b['of'], k=b['k'], text=texts[b['of']][b['k'] % n]) for b in batch]
-        return _kept(vlm, [asks[b['of']] for b in batch], made, r)
+        return with_reasons(vlm, [asks[b['of']] for b in batch], made, r)
     each = partial(_where_seen, fn)
     return run_stage(run, _stage(r, 'prior'), rows, each, _settings(r, *_SAMPLED, model=model_key),
                      r.samples * max(1, r.gen_batch // r.samples), title='Descriptions without help',
@@ -268,7 +275,7 @@ def guided_samples(
         said = vlm.generate(asks, batch_size=r.gen_batch, **drawn_as(r))
         made = [dict(of=b['of'], k=b['k'], prior=b['text'], context=b['context'], found=b['found'], text=t)
                 for b, (t,) in zip(batch, said)]
-        return _kept(vlm, asks, made, r)
+        return with_reasons(vlm, asks, made, r)
     each = partial(_where_seen, fn)
     return run_stage(run, _stage(r, 'guided'), grounded, each, _settings(r, *_SAMPLED, model=model_key),
                      r.gen_batch, title='Descriptions with boxes at hand', where=dict(path='path'))
@@ -376,7 +383,7 @@ def visual_queries(
     def fn(batch, seen):
         asks = [dict(id=b['id'], prompt=b['prompt'], images=[seen[b['path']]]) for b in batch]
         said = vlm.generate(asks, max_new_tokens=r.max_new_tokens, batch_size=r.gen_batch)
-        kept = _kept(vlm, asks, [dict(prompt=b['prompt'], text=t) for b, (t,) in zip(batch, said)], r)
+        kept = with_reasons(vlm, asks, [dict(prompt=b['prompt'], text=t) for b, (t,) in zip(batch, said)], r)
         return [x if 'reject' in x else dict(prompt=x['prompt'], completion=x['text']) for x in kept]
     rows = [dict(id=x['id'], of=x['id'], path=x['image'], prompt=x['prompt'],
                  sha256=x.get('sha256') or _hash_of(x)) for x in instructions[:n]]

@@ -118,9 +118,8 @@ def told_otherwise(
         see = lambda x: open_image(dict(id=x['id'], path=x['path']))
         asks = [dict(id=f"{x['id']}/{name}", prompt=x['ask'], images=[see(x)]) for x in batch]
         said = b.vlm.generate(asks, batch_size=b.r.gen_batch, **svp.drawn_as(b.r))
-        why = lambda t: svp.said_wrong(b.vlm, t, b.r)
-        return [dict(prompt=prompt, completion=t) | (dict(reject=w) if (w := why(t)) else {})
-                for (t,) in said]
+        kept = svp.with_reasons(b.vlm, asks, [dict(text=t) for (t,) in said], b.r)
+        return [x if 'reject' in x else dict(prompt=prompt, completion=x['text']) for x in kept]
     return run_stage(b.run, name, rows, fn, svp.drawn_as(b.r) | dict(model=weights_key(b.vlm)),
                      b.r.gen_batch, title='Descriptions under another prompt', where=dict(image='path'))
 

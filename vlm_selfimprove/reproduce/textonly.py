@@ -42,11 +42,12 @@ RULE_GROUPS = 'shown', 'withheld'  # rules that `micro-told` met in pictures, an
 def text_recipe(
     setup:Setup, # of the reproduction
     seed:int=0, # of questions and training
-    teacher:str='own', # a key of `TEACHERS`
+    teacher:str='own', # a key of `TEACHERS`, or of the setting `teachers`
     n:int=0, # questions; default: the largest number
 ): # recipe
     "The main job's recipe."
-    given = dict(model=setup.model, seed=seed, teacher=TEACHERS[teacher],
+    teachers = TEACHERS | setup.settings.get('teachers', {})
+    given = dict(model=setup.model, seed=seed, teacher=teachers[teacher],
                  questions=n or max(setup.settings['sizes']))
     return load_recipe('textonly_micro', given | setup.settings['recipe'])
 
