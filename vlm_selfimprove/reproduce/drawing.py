@@ -157,6 +157,7 @@ COMPARED = dict(
     text_few='decisions told in words, many → few questions, seen as often',
     text_errors='decisions told in words, own teacher → a quarter wrong',
     text_oracle='describing first, never wrong → own teacher',
+    text_foreign='describing first, foreign → own teacher',
     text_layers='words and pictures, layer by layer',
     compare_stic_facts='fact F1, base → STIC, one budget',
     compare_stic_dar='questions, both describing first, base → STIC, one budget',
@@ -529,7 +530,7 @@ SVP_PARTS = ('tab08', 'tab09', 'scores', 'rival', 'samples', 'iterations', 'size
              'distributions', 'unequal')
 TEXT_STUDIES = tuple(  # of text-only training, beside its headlines
     f'text_{k}' for k in ('loss', 'reason', 'replay', 'replay_pictures', 'few', 'errors', 'oracle', 'layers'))
-TEXT_FULL = ('text_more', *TEXT_STUDIES)  # what `--full` makes
+TEXT_FULL = ('text_more', 'text_foreign', *TEXT_STUDIES)  # what `--full` makes
 
 def command_for(
     name:str, # of a result, for example 'stic_fig05_shipped'

@@ -23,6 +23,8 @@ from .distributions import (
     DISTRIBUTION_AMOUNTS, DISTRIBUTION_SMALL, reproduce_distributions)
 from .compare import (
     COMPARE_AMOUNTS, COMPARE_SMALL, FROZEN, arm_measured, base_compared, compare_inputs, reproduce_compare)
+from .foreign import (
+    FOREIGN_AMOUNTS, FOREIGN_SMALL, foreign_teacher, reproduce_foreign)
 from .more_arms import MORE_ARMS, reproduce_arms
 from .inference import (
     INFERENCE_AMOUNTS, INFERENCE_SMALL, reproduce_inference)
@@ -152,7 +154,8 @@ SECOND = { # part of SVP beside its headlines -> function of a setup, its amount
 THIRD = { # part of text-only training, for one base -> the same
     'textonly.main': (reproduce_text, TEXT_AMOUNTS, TEXT_SMALL),
     'textonly.amounts': (reproduce_amounts, TEXT_AMOUNTS, TEXT_SMALL),
-    'textonly.studies': (reproduce_text_studies, STUDY_AMOUNTS, STUDY_SMALL)}
+    'textonly.studies': (reproduce_text_studies, STUDY_AMOUNTS, STUDY_SMALL),
+    'textonly.foreign': (reproduce_foreign, FOREIGN_AMOUNTS, FOREIGN_SMALL)}
 
 def second_parts(
     setup:Setup, # model, label, out, results; its settings are chosen here
@@ -249,6 +252,15 @@ def _text_setups(out, results, small, seeds): # of each base that ships, or of t
     jobs = [one(*x) for x in (there[:3] if small else there)]
     return [_on(job, seeds or len(amounts['seeds'])) for job in jobs]
 
+def _text_studies(job, small): # parts beside the headlines of a base; what cannot be made here is said
+    names = ['textonly.studies'] * (job.label in STUDIED)
+    if job.label != 'shipped': return names
+    try: foreign_teacher(replace(job, settings=(FOREIGN_AMOUNTS, FOREIGN_SMALL)[small]))
+    except ValueError as e:
+        print(f'textonly.foreign is left out: {e}', flush=True)
+        return names
+    return [*names, 'textonly.foreign']
+
 def reproduce_third(
     out:str='runs/reproduce', # run folders, where an interrupted call goes on
     results:str='', # folder of the result files; default OUT/results
@@ -270,9 +282,8 @@ def reproduce_third(
             if name == 'main' or full:
                 with Log(out).stage(f'textonly.{name} {x.label}'): done += fn(x)
     for x in jobs if full else ():
-        if x.label in STUDIED:
-            done += reproduce_part('textonly.studies', x.model, x.label, out=out, results=results, small=small,
-                                   seeds=seeds)
+        for name in _text_studies(x, small):
+            done += reproduce_part(name, x.model, x.label, out=out, results=results, small=small, seeds=seeds)
     return done
 
 def reproduce_fourth(
