@@ -332,8 +332,8 @@ def headline(
 # %% ../../nbs/reproduce/84_drawing.ipynb #6816e08c
 AT_PAPER_SCALE = '''
 At paper scale: `vlmsi stic --recipe stic_llava16_7b --images FOLDER --instructions ROWS.jsonl`, then
-each benchmark's own script on the adapter. That takes an accelerator of 40 GB or more, 12,000
-generations and 750 steps of stage 1.'''
+each benchmark's own script on the adapter. That takes 12,000 generations, 750 steps of stage 1, and
+a GPU of 80 GB, or of 40 GB with `--set gen_batch=8`.'''
 
 def common_markdown(
     r:dict, # a result of the page: its settings and seeds are read
