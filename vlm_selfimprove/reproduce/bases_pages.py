@@ -37,17 +37,18 @@ def gained(
 def bases_table(
     of:dict, # from `on_bases`
     method:str, # a key of `PROMISED`
-) -> str: # markdown: a row a base
+) -> str: # markdown: a row a base; below it what got worse
     "One method on every base: before and after, what there was to gain, and what got worse."
     name = _HEADS[PROMISED[method]]
-    lines = [f'| {arm_told(method)} | {name} | change | to gain | worse |', '|---|---|---|---|---|']
+    lines, lost = [f'| {arm_told(method)} | {name} | change | to gain |', '|---|---|---|---|'], []
     for base, r in of.items():
         c, room = gained(r, method)
-        worse = what_happened(r, method)['worse']
-        lost = '<br>'.join(f'{ABILITY_WORDS[k][1]} {pooled(x)}' for k, x in worse.items()) or '–'
         both = f"{100 * c['before']:.1f} → {100 * c['after']:.1f}"
-        lines.append(f'| {readable(base)} | {both} | {pooled(c)} | {100 * room:.1f} | {lost} |')
-    return '\n'.join(lines)
+        lines.append(f'| {readable(base)} | {both} | {pooled(c)} | {100 * room:.1f} |')
+        if worse := what_happened(r, method)['worse']:
+            told = ', '.join(f'{ABILITY_WORDS[k][1]} {pooled(x)}' for k, x in worse.items())
+            lost.append(f'- Worse on the {readable(base)}: {told}')
+    return '\n'.join(lines + [''] + lost)
 
 # %% ../../nbs/reproduce/110_bases_pages.ipynb #3b5af5fc
 def _on(labels): return ', '.join(f'the {readable(b)}' for b in labels)
