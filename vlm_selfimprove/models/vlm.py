@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['PROJECTIONS', 'VLM', 'messages', 'encode', 'uniform_batches', 'row_seed', 'GumbelSampler', 'generate', 'turn_ends',
-           'completed', 'completion_ids', 'lengthen', 'with_answers', 'logprobs', 'embed', 'language_lora_targets',
-           'load_vlm', 'check_adapter', 'attach', 'detach', 'adapted', 'file_hashes', 'weights_key']
+           'completed', 'ids_behind', 'completion_ids', 'lengthen', 'with_answers', 'logprobs', 'embed',
+           'language_lora_targets', 'load_vlm', 'check_adapter', 'attach', 'detach', 'adapted', 'file_hashes',
+           'weights_key']
 
 # %% ../../nbs/models/20_vlm.ipynb #7a9b346e
 import hashlib, inspect, json, logging, os, time
@@ -180,14 +181,26 @@ def completed(
     vlm:VLM, # model and processor
     row:dict, # whose template is used
     text:str, # the answer
-) -> str: # what has to follow the prompt that generation begins with
-    "An answer with the end of its turn, as the template writes it; without one there, the tokenizer's end token."
+) -> tuple[str, str]: # the prompt that generation begins with, and what has to follow
+    "A prompt, and its answer with the end of its turn, as the template writes it; without one there, the end token."
     tok = vlm.processor.tokenizer
     prompt = vlm.processor.apply_chat_template(messages(row), add_generation_prompt=True)
     whole = vlm.processor.apply_chat_template(messages(row, text))
     tail = whole[len(prompt):] if whole.startswith(prompt) else text
     ends = tok.convert_ids_to_tokens(sorted(turn_ends(vlm)))
-    return tail if any(e in tail for e in ends) else tail.rstrip() + tok.eos_token
+    return prompt, tail if any(e in tail for e in ends) else tail.rstrip() + tok.eos_token
+
+def ids_behind(
+    tok, # tokenizer
+    prompt:str, # that generation begins with
+    tail:str, # what follows
+) -> list[int]: # its tokens
+    "What follows a prompt, as a model says it: alone, some tokenizers begin every text with one more blank."
+    ids = lambda t: tok(t, add_special_tokens=False).input_ids
+    for head in (prompt, '\n'): # the second, where the end of the prompt and the tail would be one token
+        before, both = ids(head), ids(head + tail)
+        if both[:len(before)] == before: return both[len(before):]
+    return ids(tail)
 
 def completion_ids(
     vlm:VLM, # model and processor
@@ -195,7 +208,7 @@ def completion_ids(
     text:str, # the answer
 ) -> list[int]: # its tokens, ending with the end of the turn
     "The tokens a model has to produce to give this answer and stop."
-    ids = vlm.processor.tokenizer(completed(vlm, row, text), add_special_tokens=False).input_ids
+    ids = ids_behind(vlm.processor.tokenizer, *completed(vlm, row, text))
     return ids[:1 + next(i for i, t in enumerate(ids) if t in turn_ends(vlm))]
 
 # %% ../../nbs/models/20_vlm.ipynb #5e0c1d7a

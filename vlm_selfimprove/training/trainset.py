@@ -7,9 +7,10 @@ __all__ = ['to_dataset', 'whole_batches', 'raw_rows', 'token_counts', 'row_lengt
 
 # %% ../../nbs/training/41_trainset.ipynb #d19ebcbb
 import io
+import torch
 from datasets import Dataset, Features, Image, List, Value
 from PIL import Image as PILImage
-from ..models.vlm import VLM, completed, lengthen, messages
+from ..models.vlm import VLM, completed, ids_behind, lengthen
 
 # %% ../../nbs/training/41_trainset.ipynb #c10207a4
 def to_dataset(
@@ -25,28 +26,32 @@ def to_dataset(
         id=Value('string'), images=List(Image()), prompt=msgs, **{k: msgs for k in answers}))
 
 # %% ../../nbs/training/41_trainset.ipynb #c8f3a05e
-class _AnswersApart:
-    "A processor that leaves answers, which a collator pads on the right, to its tokenizer."
-    def __init__(self, processor): self.processor = processor
+class _AnswersBehind:
+    "A processor whose answers, which a collator pads on the right, are written as they stand behind their prompts."
+    def __init__(self, processor): self.processor, self.prompts = processor, []
     def __getattr__(self, name): return getattr(self.processor, name)
     def __call__(self, images=None, text=None, **kw):
-        out = self.processor(images=images, text=text, **kw)
-        if kw['padding_side'] == 'right': out.update(self.processor.tokenizer(text, **kw))
-        return out
+        if kw['padding_side'] == 'left': # prompts come first, and twice where two answers follow
+            self.prompts = [*text]
+            return self.processor(images=images, text=text, **kw)
+        tok = self.processor.tokenizer
+        ids = [torch.tensor(ids_behind(tok, p, t)) for p, t in zip(self.prompts, text)]
+        padded = lambda xs, fill: torch.nn.utils.rnn.pad_sequence(xs, batch_first=True, padding_value=fill)
+        mask = padded([torch.ones_like(x) for x in ids], 0)
+        return dict(input_ids=padded(ids, tok.pad_token_id), attention_mask=mask, token_type_ids=torch.zeros_like(mask))
 
 def _in_text(vlm, example): # a row of `to_dataset` -> images, the prompt's text, the answers' texts
     asked = dict(prompt=example['prompt'][0]['content'], images=example['images'])
-    prompt = vlm.processor.apply_chat_template(messages(asked), add_generation_prompt=True)
     answers = [k for k in ('chosen', 'rejected', 'completion') if k in example]
-    return dict(images=example['images'], prompt=prompt) | {
-        k: completed(vlm, asked, example[k][0]['content']) for k in answers}
+    written = {k: completed(vlm, asked, example[k][0]['content']) for k in answers}
+    return dict(images=example['images'], prompt=written[answers[0]][0]) | {k: tail for k, (_, tail) in written.items()}
 
 def whole_batches(
     collate, # a collator of TRL: examples -> batch
     vlm:VLM, # whose template is used
 ): # examples -> batch
     "Make a collator's batches fit every model: trained is what is generated and scored, token by token."
-    collate.processor = _AnswersApart(collate.processor)
+    collate.processor = _AnswersBehind(collate.processor)
     def fn(examples):
         batch = collate([_in_text(vlm, e) for e in examples])
         if (mask := batch.get('cross_attention_mask')) is None: return batch
@@ -77,7 +82,7 @@ def _frame_length(
 ) -> int: # tokens of the template, the placeholders, and an empty question and answer
     "What a row costs before a word is said."
     row = dict(prompt='', images=[PILImage.new('RGB', s) for s in sizes])
-    text = vlm.processor.apply_chat_template(messages(row), add_generation_prompt=True) + completed(vlm, row, '')
+    text = ''.join(completed(vlm, row, ''))
     return len(vlm.processor(text=[text], images=[row['images']] if sizes else None)['input_ids'][0])
 
 # %% ../../nbs/training/41_trainset.ipynb #dbd5b018
