@@ -19,7 +19,7 @@ from ..data.prompts import STIC_MICRO, STIC_PAPER, PromptSet
 from ..data.records import PreferencePair, to_trl_dpo, to_trl_sft
 from ..data.rows import print_rejects
 from ..data.settings import check_settings
-from ..models.vlm import VLM, adapted, weights_key
+from ..models.vlm import VLM, Cut, adapted, weights_key
 from ..training.preflight import preflight
 from ..training.train import train_dpo, train_sft
 from ..training.trainset import memory, token_counts
@@ -143,7 +143,8 @@ def cut_or_empty(
     "Why an answer must not be trained on."
     if not text.strip(): return 'empty answer'
     n = len(vlm.processor.tokenizer(text, add_special_tokens=False).input_ids)
-    return f'answer cut at {max_new_tokens} tokens' if n >= max_new_tokens else None
+    cut = isinstance(text, Cut) or n >= max_new_tokens # read from a file, a text has only its length
+    return f'answer cut at {max_new_tokens} tokens' if cut else None
 
 # %% ../../nbs/methods/60_stic.ipynb #61ba87b6
 def sampling(

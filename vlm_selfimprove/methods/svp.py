@@ -27,7 +27,7 @@ from ..models.grounding import (
 from .stic import (
     PROMPTS, in_passes, training_settings)
 from ..models.vlm import (
-    VLM, adapted, completion_ids, row_seed, weights_key)
+    VLM, Cut, adapted, completion_ids, row_seed, weights_key)
 from ..training.preflight import preflight
 from ..training.train import train_sft
 from ..training.trainset import memory, token_counts
@@ -166,7 +166,7 @@ def said_wrong(
     "Why a sample is degenerate."
     if not text.strip(): return 'empty description'
     n = len(vlm.processor.tokenizer(text, add_special_tokens=False).input_ids)
-    if n >= r.max_new_tokens: return f'description cut at {r.max_new_tokens} tokens'
+    if isinstance(text, Cut) or n >= r.max_new_tokens: return f'description cut at {r.max_new_tokens} tokens'
     return CIRCLES if goes_round(text) else None
 
 def _see(rows): # path -> image, or the reason why there is none; each opened once
