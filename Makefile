@@ -24,10 +24,9 @@ demo: export OMP_NUM_THREADS := $(shell nproc)
 demo: venv
 	$(BIN)/vlmsi demo
 
-# Two cores: some tests wait for servers and other processes, so three run at a time.
 test: venv
-	$(BIN)/nbdev_test --n_workers 3 --timing
-	$(BIN)/pytest -q -n 3 --dist loadfile --no-loadscope-reorder tests
+	$(BIN)/nbdev_test --n_workers 2 --timing
+	$(BIN)/pytest -q -n 2 --dist loadfile --no-loadscope-reorder tests
 
 torture: venv  # hours of kills, damaged folders and hostile files, for each method
 	$(BIN)/python tests/torture.py

@@ -50,7 +50,7 @@ def reproduce_foreign(
     said = result_settings(text_recipe(setup), setup.settings, setup.label,
                            teachers=dict(own=TEACHERS['own'], **setup.settings['teachers']))
     made_by = ('reproduce.foreign', *text_made_by(setup, 'own')[1:])
-    r = result(f'text_foreign_{setup.label}', FOREIGN_CLAIM, scores, seeds, said, log.seconds['foreign'], table, made_by,
-               adapters=adapters_of(setup, trained, 'textonly.foreign'), parts=['all'], paper='Text-only')
+    r = result(f'text_foreign_{setup.label}', FOREIGN_CLAIM, scores, seeds, said, log.seconds['foreign'], table,
+               made_by, adapters=adapters_of(setup, trained, 'textonly.foreign'), parts=['all'], paper='Text-only')
     right = {t: [share_right(written_questions(setup, s, t)) for s in seeds] for t in whos}
     return [setup.save(r | dict(right=right, teacher=file_hashes(folder)['model.safetensors']))]
