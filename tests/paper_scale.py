@@ -5,7 +5,7 @@
 No checkpoint is needed: a model of the shapes of llava-v1.6-mistral-7b (Mistral's decoder, CLIP's large tower, five tiles of 336
 pixels) is made on the GPU. It never ends an answer, so each is as long as it may be. One line of JSON a step; memory in GiB, the
 highest that torch allocated in it. The first seconds of a training are checks and the hash of all weights, which a model that was
-read from files does not need. LoRA's rank is the paper's. Set GPU's name and versions beside the numbers when you cite them."""
+read from files does not need. LoRA's rank is the paper's. Set the GPU's name and versions beside the numbers when you cite them."""
 import argparse, json, tempfile, time
 import numpy as np, torch
 from peft import LoraConfig, get_peft_model

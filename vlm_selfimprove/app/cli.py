@@ -196,8 +196,8 @@ _many = Param('settings of the recipe, as key=value', str, nargs='*', action='ex
 _NEEDS_IMAGES = dict(stic=True, svp=True, textonly=False) # of the shipped methods
 
 def _check_teacher(teacher): # an address that cannot be asked is refused before anything is measured
-    from vlm_selfimprove.models.teacher import Endpoint, _key, load_teacher
-    if '://' in teacher and isinstance(e := load_teacher(teacher), Endpoint): _key(e)
+    from vlm_selfimprove.models.teacher import Endpoint, key_of, load_teacher
+    if '://' in teacher and isinstance(e := load_teacher(teacher), Endpoint): key_of(e)
 
 def _check_early(recipe, r, method, images, inputs): # what a method would refuse only after hours
     from vlm_selfimprove.runs.recipes import method_name

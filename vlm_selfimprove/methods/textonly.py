@@ -26,7 +26,7 @@ from ..training.preflight import preflight
 from ..training.questions import (
     LEAKS, REPEATS, SEEDS, TEACHER_REQUEST, duplicates_of, leaks_of, parse_reply, request_prompt)
 from ..training.questions import names_letters, shuffled_all, training_row
-from ..training.train import _fit, on_one_device
+from ..training.train import fit, on_one_device
 from ..training.trainset import check_dataset
 
 # %% ../../nbs/methods/62_textonly.ipynb #08f5dbed
@@ -234,7 +234,7 @@ def train_on_text(
     settings = dict(kind='text', loss=r.loss, dropout=r.dropout, lr=r.lr, epochs=r.epochs, seed=r.seed,
                     lora_r=r.lora_r, lora_alpha=r.lora_alpha, save_steps=r.save_steps, max_steps=-1,
                     warmup_ratio=0., lr_scheduler_type='linear') | s
-    res = _fit(vlm, table, out, make, settings)
+    res = fit(vlm, table, out, make, settings)
     shutil.rmtree(f'{out}/table')
     return res
 

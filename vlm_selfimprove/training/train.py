@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ASIDE', 'STICTrainer', 'is_complete', 'last_checkpoint', 'training_key', 'restoring', 'warmup', 'common_args',
-           'on_one_device', 'Bar', 'Watch', 'train_dpo', 'retire', 'train_sft']
+           'on_one_device', 'Bar', 'Watch', 'fit', 'train_dpo', 'retire', 'train_sft']
 
 # %% ../../nbs/training/43_train.ipynb #41c36815
 import hashlib, json, logging, math, os, shutil, time, zipfile
@@ -256,15 +256,15 @@ def _finished(
         return dict(history=old['history'], adapter=str(out/'adapter'), seconds=old['seconds'])
 
 # %% ../../nbs/training/43_train.ipynb #b551dafa
-def _fit(
+def fit(
     vlm:VLM, # bare, or with an adapter to continue
-    ds:Dataset, # checked
-    out:str, # folder of the training
-    make, # (model, args, peft_config, callbacks) -> trainer
-    s:dict, # settings
+    ds:Dataset, # looked at by `check_dataset`
+    out:str, # folder: checkpoints while running, `adapter/` and `training.json` at the end
+    make, # function (model, arguments for TRL, LoRA or None, callbacks) that gives a trainer
+    s:dict, # `kind`, and the settings of the training functions; another one is another training
     callbacks:tuple=(), # of Transformers
-) -> dict: # history, adapter, seconds
-    "Train, resume, save."
+) -> dict: # history (one dict a step), adapter (folder), seconds
+    "Train with any of TRL's trainers, from the last checkpoint if there is one; a finished training is read."
     out, t0 = Path(out), time.time()
     key = training_key(vlm, ds, {k: v for k, v in s.items() if k != 'save_steps'}) # which changes no weight
     if done := _finished(out, key): return done
@@ -317,7 +317,7 @@ def train_dpo(
             peft_config=lora, callbacks=cbs, alpha=alpha, norm=norm)
     check_dataset(vlm, pairs_ds, ('chosen', 'rejected'))
     with adapted(vlm, adapter) as v:
-        return _fit(v, pairs_ds, out, make, dict(kind='dpo', **s), callbacks)
+        return fit(v, pairs_ds, out, make, dict(kind='dpo', **s), callbacks)
 
 # %% ../../nbs/training/43_train.ipynb #13b11042
 def retire(
@@ -353,4 +353,4 @@ def train_sft(
             peft_config=lora, callbacks=cbs)
     check_dataset(vlm, rows_ds, ('completion',))
     with adapted(vlm, adapter) as v:
-        return _fit(v, rows_ds, out, make, dict(kind='sft', **s), callbacks)
+        return fit(v, rows_ds, out, make, dict(kind='sft', **s), callbacks)
