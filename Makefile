@@ -14,10 +14,11 @@ export TOKENIZERS_PARALLELISM ?= false
 
 venv: .venv/.made
 
+# --no-compile: Python compiles what is imported; all that comes with the packages would take a minute
 .venv/.made: settings.ini setup.py constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install -c constraints.txt -e ".[dev]"
+	$(BIN)/python -m pip install --no-compile -c constraints.txt -e ".[dev]"
 	touch $@
 
 demo: export OMP_NUM_THREADS := $(shell nproc)

@@ -1,5 +1,6 @@
 "`vlmsi reproduce stic`, `svp`, `textonly` and `compare` run from nothing on their smallest settings, write every result, and a second call only reads."
-import contextlib, json, resource, shutil, subprocess, sys
+import contextlib, json, os, shutil, sys
+from unittest.mock import patch
 import pytest
 from conftest import ROOT, tracked
 from execnb.nbio import read_nb
@@ -22,14 +23,11 @@ RESULTS = ROOT/'nbs/papers/results'
 PAGES = sorted(p for p in tracked('nbs/papers/*.ipynb'))
 
 
-def reproduce(out, *more, paper='stic'):
-    "A paper's results, and the seconds of all cores that they took."
-    spent = lambda: sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
-    before = spent()
-    code = 'import sys; from vlm_selfimprove.app.cli import main; sys.exit(main())'
-    command = [sys.executable, '-c', code, 'reproduce', paper, '--smoke', '--out', str(out), *more]
-    p = subprocess.run(command, capture_output=True, text=True)
-    assert p.returncode == 0, p.stderr[-2000:]
+def reproduce(out, *more, paper='stic', workers=1):
+    "A paper's results, and the seconds of a core that they took. Other workers than one are processes that it starts."
+    spent = lambda: sum(os.times()[:4])  # of this process and of those that it started
+    words, before = ['reproduce', paper, '--smoke', '--out', str(out), '--workers', str(workers), *more], spent()
+    with patch.object(sys, 'argv', ['vlmsi', *words]): assert cli.main(words) == 0
     found = {f.stem.removeprefix('stic_'): read_result(f) for f in sorted((out/'results').glob(f"{paper.removesuffix('only')}_*.json"))}
     return found, spent() - before
 
@@ -82,9 +80,9 @@ def test_smoke(smoke, capsys):
 
 def test_second(smoke, capsys):
     "SVP's headlines in less than three minutes of two cores; a second call only reads."
-    full, seconds = reproduce(smoke[0], paper='svp')
+    full, seconds = reproduce(smoke[0], paper='svp', workers=2)
     made = {p: p.stat().st_mtime_ns for p in smoke[0].glob('svp-*/**/*.safetensors')}
-    again, sooner = reproduce(smoke[0], '--workers', '1', paper='svp')
+    again, sooner = reproduce(smoke[0], paper='svp')
     with capsys.disabled(): print(f'\n  reproduce svp --smoke: {seconds:.0f} seconds of one core, read again {sooner:.0f}')
     assert seconds < 2 * 180 and set(full) == SVP_HEADLINES
     assert len(made) >= len(TRAININGS) and made == {p: p.stat().st_mtime_ns for p in made}
@@ -115,9 +113,9 @@ OF_PAIRS = {f'{how}_{a}_{b}' for how in ('adds', 'keeps') for a, b in COMPARE_SM
 @pytest.mark.slow  # a minute and a half; notebook 103 always runs its parts
 def test_fourth(tmp_path, capsys):
     "Three methods side by side, from nothing, in less than two minutes of one core; a second call only reads."
-    found, seconds = reproduce(tmp_path, '--workers', '1', paper='compare')
+    found, seconds = reproduce(tmp_path, paper='compare')
     made = {p: p.stat().st_mtime_ns for pattern in ('**/*.safetensors', '**/measured.json') for p in tmp_path.glob(pattern)}
-    again, sooner = reproduce(tmp_path, paper='compare')
+    again, sooner = reproduce(tmp_path, paper='compare', workers=2)
     with capsys.disabled(): print(f'\n  reproduce compare --smoke: {seconds:.0f} seconds of one core, read again {sooner:.0f}')
     assert set(found) == {f'compare_{k}_shipped' for k in {*COMPARE_CLAIMS, *OF_PAIRS, 'all'}} and seconds < 120
     assert len(made) > 15 and made == {p: p.stat().st_mtime_ns for p in made} and numbers(again) == numbers(found)

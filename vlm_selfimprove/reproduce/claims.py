@@ -10,6 +10,7 @@ __all__ = ['SHOWS', 'CLAIM_FORMS', 'COUNTED', 'FIELDS', 'import_closure', 'code_
 # %% ../../nbs/reproduce/80_claims.ipynb #645bde32
 import ast, hashlib, io, json, lzma
 from dataclasses import dataclass
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 import numpy as np
@@ -35,6 +36,11 @@ def _imported(tree, room): # names of the package's modules that one in sub-pack
         yield module
         for alias in o.names: yield f'{module}.{alias.name}'.strip('.')
 
+@cache # by text: a file that was edited is read again
+def _parsed(text, room): # -> syntax tree, names that it imports
+    tree = ast.parse(text)
+    return tree, tuple(_imported(tree, room))
+
 def import_closure(
     modules:tuple, # names below the package, for example 'reproduce.tables'
     root=files('vlm_selfimprove'), # the package's folder
@@ -45,8 +51,8 @@ def import_closure(
         name = todo.pop()
         path = _module_path(root, name)
         if name in found or name in SHOWS or not path.is_file(): continue
-        found[name] = ast.parse(path.read_text(encoding='utf-8'))
-        todo += _imported(found[name], name.rpartition('.')[0])
+        found[name], imports = _parsed(path.read_text(encoding='utf-8'), name.rpartition('.')[0])
+        todo += imports
     if miss := [m for m in modules if m not in found]:
         raise ValueError(f'no module {miss[0]!r} in {root}')
     return dict(sorted(found.items()))
@@ -65,6 +71,9 @@ def _shape(o): # a syntax tree as nested lists, without places in the file and w
               for k, v in ast.iter_fields(o)}
     return [type(o).__name__, [[k, _shape(v)] for k, v in fields.items() if v not in (None, [])]]
 
+@cache # by tree, and a text has one
+def _shape_text(tree): return json.dumps(_shape(tree))
+
 def _weights_of(root, bases): # 'weights/micro', … -> file -> sha256, of what ships
     path = Path(str(root))/'weights/hashes.json'
     shipped = json.loads(path.read_text()) if path.exists() else {}
@@ -77,7 +86,7 @@ def code_key(
     "Hash of the code that makes a result, and of the shipped weights that it was made on."
     bases = [m for m in made_by if m.startswith('weights/')]
     modules = import_closure(tuple(m for m in made_by if m not in bases), root)
-    text = json.dumps([[name, _shape(tree)] for name, tree in modules.items()])
+    text = json.dumps([[name, _shape_text(tree)] for name, tree in modules.items()])
     weights = json.dumps([bases, _weights_of(root, bases)])
     return hashlib.sha256((text + weights).encode()).hexdigest()[:12]
 

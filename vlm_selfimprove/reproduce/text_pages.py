@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['TEXT_TABLE1', 'TEXT_FIGURE2', 'TEXT_TABLE2', 'TEACHERS_TOLD', 'MEASURES_TOLD', 'TEXT_AT_PAPER_SCALE', 'text_table1',
-           'one_captioner', 'direct_or_described', 'text_table2', 'ways_markdown', 'rules_markdown', 'ways_figure',
-           'text_cost_markdown', 'text_common_markdown']
+           'one_captioner', 'direct_or_described', 'text_table2', 'ways_markdown', 'own_or_foreign_markdown',
+           'rules_markdown', 'ways_figure', 'text_cost_markdown', 'text_common_markdown']
 
 # %% ../../nbs/reproduce/101_text_pages.ipynb #21b7a067
 from matplotlib import pyplot as plt
@@ -99,6 +99,19 @@ def ways_markdown(
     rows = [[name, f"{100 * c['before']:.1f}", f"{100 * c['after']:.1f}", _said(c)]
             for k, name in MEASURES_TOLD.items() for c in [below(r, 'measures')[f'{who}/{k}']]]
     return _table(['measure, %', 'before', 'after', 'change'], rows)
+
+def own_or_foreign_markdown(
+    r:dict, # result 'foreign' of one base
+) -> str: # markdown
+    "Every measure before, after its own language model's questions and after another's; how right each teacher is."
+    pct = lambda x: f'{100 * x:.1f}'
+    def row(k):
+        own, other = (below(r, 'measures')[f'{who}/{k}'] for who in ('own', 'foreign'))
+        return [MEASURES_TOLD[k], *map(pct, (own['before'], own['after'], other['after'])),
+                _said(below(r, 'against')[f'foreign/{k}'])]
+    right = {who: f'{100 * sum(x) / len(x):.1f} %' for who, x in r['right'].items()}
+    return _table(['measure, %', 'before', 'own teacher', 'foreign teacher', 'foreign, less own'], map(row, MEASURES_TOLD)) + (
+        f"\n\nOf its own teacher's answers {right['own']} are right, of the foreign one's {right['foreign']}.")
 
 def rules_markdown(
     r:dict, # a result of the headlines
