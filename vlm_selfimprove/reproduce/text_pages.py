@@ -110,7 +110,8 @@ def own_or_foreign_markdown(
         return [MEASURES_TOLD[k], *map(pct, (own['before'], own['after'], other['after'])),
                 _said(below(r, 'against')[f'foreign/{k}'])]
     right = {who: f'{100 * sum(x) / len(x):.1f} %' for who, x in r['right'].items()}
-    return _table(['measure, %', 'before', 'own teacher', 'foreign teacher', 'foreign, less own'], map(row, MEASURES_TOLD)) + (
+    head = ['measure, %', 'before', 'own teacher', 'foreign teacher', 'foreign, less own']
+    return _table(head, map(row, MEASURES_TOLD)) + (
         f"\n\nOf its own teacher's answers {right['own']} are right, of the foreign one's {right['foreign']}.")
 
 def rules_markdown(
