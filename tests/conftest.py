@@ -1,5 +1,5 @@
 "What several tests share: the repository, its notebooks, a fresh clone, and a clean environment for commands."
-import os, subprocess
+import gc, os, subprocess
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -32,6 +32,11 @@ def notebook(path):
 def tracked(*patterns):
     "Files git knows, relative to the repository."
     return [ROOT/f for f in sh('git', 'ls-files', '-z', *patterns, cwd=ROOT).split('\0') if f]
+
+
+def pytest_collection_finish():
+    "What was imported stays to the end: each training collects garbage, and need not look through that."
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(items):
