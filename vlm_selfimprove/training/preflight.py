@@ -63,6 +63,8 @@ def preflight(
             generate(vlm, asked, max_new_tokens=2)
         with _trying(vlm, 'score a text'):
             _check_scores(vlm, asked[0])
+        with _trying(vlm, 'read a text without an image'): # as some rows are
+            if row: logprobs(vlm, [asked[0] | dict(images=[])], ['A red square.'])
         with _trying(vlm, 'be trained on a pair'):
             data = to_dataset(asked, chosen=['A red square.'], rejected=['A dog.'])
             if pair: adapter = train_dpo(vlm, data, f'{d}/pair', **small)['adapter']
