@@ -41,7 +41,7 @@ def pytest_collection_finish():
 
 def pytest_collection_modifyitems(items):
     "Files that take minutes come first, so that two processes end together."
-    long = 'test_reproduce', 'test_base', 'test_docs', 'test_svp'
+    long = 'test_reproduce', 'test_base', 'test_docs', 'test_svp', 'test_faults', 'test_textonly', 'test_teacher'
     items.sort(key=lambda x: long.index(x.path.stem) if x.path.stem in long else len(long))
 
 
