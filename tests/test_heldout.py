@@ -102,7 +102,7 @@ def trained_on():
 
 def judged_on():
     "Contents of evaluation scenes of each kind, and of the seven benchmarks' own items."
-    rows = [r for name in SEVEN for r in items(name, 60)]
+    rows = [r for name in SEVEN for r in items(name, 150)]
     assert min(START.values()) >= HELD_OUT
     return ({content(mk_scene(i, k)) for k in SCENE_KINDS for i in range(HELD_OUT, HELD_OUT + 2500)}
             | {content(mk_scene(r['seed'], r['kind'], r['style'])) for r in rows})
