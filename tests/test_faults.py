@@ -50,7 +50,7 @@ def events(out): return Path(f'{out}.events').read_text().splitlines()
 
 
 def stic_command(d, model):
-    "16 images, 24 instruction rows and six questions: both stages and both measurements, in some eighty writes."
+    "16 images, 24 instruction rows and six questions: both stages and both measurements, in about 130 writes."
     micro_images(d, 16, rows=24)
     lines = (d/'instructions.jsonl').read_text().splitlines()
     (d/'questions.jsonl').write_text('\n'.join(lines[:6]) + '\n')
