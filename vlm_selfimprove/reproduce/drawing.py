@@ -150,6 +150,7 @@ COMPARED = dict(
     text_described='decisions, describing first, base → own questions',
     text_words='decisions told in words, base → own questions',
     text_vqa='other questions, base → own questions', text_objects='object F1, base → own questions',
+    text_known='describing first, in known layouts, base → own questions',
     text_loss='describing first, all tokens → the answer alone',
     text_reason='decisions from images, answer alone → reason first',
     text_replay='object F1, questions alone → text rows beside them',
@@ -530,7 +531,7 @@ SVP_PARTS = ('tab08', 'tab09', 'scores', 'rival', 'samples', 'iterations', 'size
              'distributions', 'unequal')
 TEXT_STUDIES = tuple(  # of text-only training, beside its headlines
     f'text_{k}' for k in ('loss', 'reason', 'replay', 'replay_pictures', 'few', 'errors', 'oracle', 'layers'))
-TEXT_FULL = ('text_more', 'text_foreign', *TEXT_STUDIES)  # what `--full` makes
+TEXT_FULL = ('text_more', 'text_known', 'text_foreign', *TEXT_STUDIES)  # what `--full` makes
 
 def command_for(
     name:str, # of a result, for example 'stic_fig05_shipped'

@@ -76,7 +76,7 @@ TEXT_PAPER_PAGES = dict(
     text_counterpart=TEXT_PAGE('tab01_counterpart'), text_lift=TEXT_PAGE('fig02_lift'),
     text_stronger=TEXT_PAGE('fig02_lift'), text_teachers=TEXT_PAGE('tab02_teachers'),
     text_more=TEXT_PAGE('tab02_teachers'))
-TEXT_FAIR_PAGES = {f'text_{k}': TEXT_PAGE('where_it_goes') for k in ('described', 'words', 'vqa', 'objects')}
+TEXT_FAIR_PAGES = {f'text_{k}': TEXT_PAGE('where_it_goes') for k in ('described', 'known', 'words', 'vqa', 'objects')}
 TEXT_OWN_PAGES = dict.fromkeys(TEXT_STUDIES, TEXT_PAGE('what_it_learns')) | dict(
     text_layers=TEXT_PAGE('layers'), text_foreign=TEXT_PAGE('tab02_teachers'))
 THREE_PAGES = dict.fromkeys((k for k in COMPARED if k.startswith('compare_')), 'side_by_side.ipynb')

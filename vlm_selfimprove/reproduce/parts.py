@@ -25,9 +25,10 @@ from .compare import (
     COMPARE_AMOUNTS, COMPARE_SMALL, FROZEN, arm_measured, base_compared, compare_inputs, reproduce_compare)
 from .foreign import (
     FOREIGN_AMOUNTS, FOREIGN_SMALL, foreign_teacher, reproduce_foreign)
-from .more_arms import MORE_ARMS, reproduce_arms
 from .inference import (
     INFERENCE_AMOUNTS, INFERENCE_SMALL, reproduce_inference)
+from .known import reproduce_known
+from .more_arms import MORE_ARMS, reproduce_arms
 from .referring import (
     REFERRING_AMOUNTS, REFERRING_SMALL, reproduce_referring)
 from .rivals import RIVAL_AMOUNTS, RIVAL_SMALL, reproduce_rivals
@@ -155,6 +156,7 @@ THIRD = { # part of text-only training, for one base -> the same
     'textonly.main': (reproduce_text, TEXT_AMOUNTS, TEXT_SMALL),
     'textonly.amounts': (reproduce_amounts, TEXT_AMOUNTS, TEXT_SMALL),
     'textonly.studies': (reproduce_text_studies, STUDY_AMOUNTS, STUDY_SMALL),
+    'textonly.known': (reproduce_known, TEXT_AMOUNTS, TEXT_SMALL),
     'textonly.foreign': (reproduce_foreign, FOREIGN_AMOUNTS, FOREIGN_SMALL)}
 
 def second_parts(
@@ -253,7 +255,7 @@ def _text_setups(out, results, small, seeds): # of each base that ships, or of t
     return [_on(job, seeds or len(amounts['seeds'])) for job in jobs]
 
 def _text_studies(job, small): # parts beside the headlines of a base; what cannot be made here is said
-    names = ['textonly.studies'] * (job.label in STUDIED)
+    names = ['textonly.known', *['textonly.studies'] * (job.label in STUDIED)]
     if job.label != 'shipped': return names
     try: foreign_teacher(replace(job, settings=(FOREIGN_AMOUNTS, FOREIGN_SMALL)[small]))
     except ValueError as e:
