@@ -22,7 +22,7 @@ from transformers import (
 from transformers import MllamaImageProcessorPil, MllamaProcessor
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from .base import (
-    CAPTIONS, HEADS, BaseRecipe, caption_sample, instruction_sample, mk_pool, reduced)
+    CAPTIONS, HEADS, BaseRecipe, attention_kernel, caption_sample, instruction_sample, mk_pool, products, reduced)
 from .base import (
     _adamw, _cell_loss, _stage, _step, token_batches, warmup_cosine)
 from .micro import micro_path, save_micro
@@ -260,7 +260,7 @@ def fit_architecture(
             samples = [sample(rng) for _ in range(4 * recipe.batch)]
             for ids, labels, rows in token_batches(samples, vlm.processor.tokenizer, recipe.batch, rng):
                 batch = with_run(ids, labels, run)
-                with torch.autocast('cpu', torch.bfloat16):  # weights and sums stay fp32
+                with products('cpu'):
                     yield architecture_loss(vlm.model, *batch, feats[rows].float())
     _descend(losses(), params, lr, n // recipe.batch, name, log)
 
@@ -287,7 +287,7 @@ def train_architecture(
     out.mkdir(parents=True, exist_ok=True)
     vlm = mk_architecture(kind, recipe.seed)
     model, between = vlm.model.train(), bridge(vlm.model)
-    model.set_attn_implementation('eager')  # with bf16 the fused kernel is slower on a CPU
+    model.set_attn_implementation(attention_kernel('cpu'))
     both = list(dict.fromkeys([*between, *model.get_decoder().parameters(), *model.lm_head.parameters()]))
     index, feats = _seen(vlm, out, recipe, log)
     captions = lambda bias, **kw: lambda rng: caption_sample(rng, bias, index, **kw)

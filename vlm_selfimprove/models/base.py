@@ -6,8 +6,8 @@
 __all__ = ['CLASSES', 'HEADS', 'WORDS', 'TEXT_KINDS', 'TEXT_SEEDS', 'LOOKUPS', 'CAPTIONS', 'CAPTION_KINDS', 'BaseRecipe',
            'reduced', 'cell_labels', 'mk_pool', 'warmup_cosine', 'cell_features', 'train_tower', 'recital',
            'cells_in_words', 'text_scene', 'lookup_sample', 'written', 'boxes_read', 'text_sample', 'write_sample',
-           'token_batches', 'lm_loss', 'fit_stage', 'caption_sample', 'instruction_sample', 'patch_features',
-           'save_counterpart', 'train_base']
+           'token_batches', 'lm_loss', 'product_type', 'products', 'attention_kernel', 'fit_stage', 'caption_sample',
+           'instruction_sample', 'patch_features', 'save_counterpart', 'train_base']
 
 # %% ../../nbs/models/23_base.ipynb #e4968053
 import json, time
@@ -294,6 +294,28 @@ def lm_loss(
     on = labels[:, 1:] >= 0
     return F.cross_entropy(model.lm_head(h[:, :-1][on]).float(), labels[:, 1:][on])
 
+# %% ../../nbs/models/23_base.ipynb #fd5b9bb0
+def product_type(
+    device: torch.device | str = 'cpu',  # that trains
+) -> torch.dtype:  # bf16 or fp32
+    "The type of matrix products in training: bf16 where the hardware has them."
+    has = torch.cpu.get_capabilities()
+    fast = torch.device(device).type == 'cuda' or has.get('avx512_bf16') or has.get('amx_bf16')
+    return torch.bfloat16 if fast else torch.float32
+
+def products(
+    device: torch.device | str,  # that trains
+) -> torch.autocast:  # for a `with`
+    "Matrix products in `product_type`; weights and sums stay fp32."
+    enabled = product_type(device) == torch.bfloat16
+    return torch.autocast(torch.device(device).type, torch.bfloat16, enabled=enabled)
+
+def attention_kernel(
+    device: torch.device | str,  # that trains
+) -> str:  # as transformers names them
+    "The faster kernel: with bf16 the fused one is slower on a CPU."
+    return 'eager' if product_type(device) == torch.bfloat16 else 'sdpa'
+
 # %% ../../nbs/models/23_base.ipynb #fd5b9bbb
 def fit_stage(
     vlm: VLM,  # a micro model, trained in place
@@ -317,7 +339,7 @@ def fit_stage(
         for ids, labels, rows in token_batches(samples, tok, recipe.batch, rng):
             if done == steps: break
             seen = feats[rows].to(dev).float() if rows else None
-            with torch.autocast(dev.type, torch.bfloat16):  # weights and sums stay fp32
+            with products(dev):
                 loss = lm_loss(vlm.model, ids.to(dev), labels.to(dev), seen)
             _step(loss, opt, sched, params)
             done += 1
@@ -409,8 +431,8 @@ def train_base(
     out.mkdir(parents=True, exist_ok=True)
     asked, recipe = recipe, reduced(recipe)
     vlm = mk_micro(recipe.seed, recipe.width)
-    vlm.model.set_attn_implementation('eager')  # with bf16 the fused kernel is slower on a CPU
     m = vlm.model.to('cuda' if torch.cuda.is_available() else 'cpu').train().model
+    vlm.model.set_attn_implementation(attention_kernel(vlm.model.device))
     keys, x, y = mk_pool(vlm)
     index = {k: i for i, k in enumerate(keys)}
     decoder = list(m.language_model.parameters())
@@ -439,6 +461,6 @@ def train_base(
     fit('instruct', last, recipe.instruct, both, .6 * recipe.lr, 5, feats)
     save_micro(vlm, out/'micro')
     made = dict(recipe=asdict(asked), seconds_of_last_call=round(time.time() - start),
-                torch=torch.__version__)
+                torch=torch.__version__, products=str(product_type(vlm.model.device)))
     (out/'base.json').write_text(json.dumps(made, indent=1))
     return out

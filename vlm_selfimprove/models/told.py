@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from ..data.mixture import instruction
 from .base import (
-    CAPTIONS, BaseRecipe, caption_sample, fit_stage, mk_pool, patch_features)
+    CAPTIONS, BaseRecipe, attention_kernel, caption_sample, fit_stage, mk_pool, patch_features)
 from .base import reduced
 from .micro import mk_micro, save_micro
 from ..world.scenes import HAZARDS, PERSONS, mk_scene
@@ -42,7 +42,7 @@ def train_told(
     out.mkdir(parents=True, exist_ok=True)
     vlm = mk_micro(recipe.seed, recipe.width)
     vlm.model.load_state_dict(torch.load(start, map_location='cpu'))
-    vlm.model.set_attn_implementation('eager')  # with bf16 the fused kernel is slower on a CPU
+    vlm.model.set_attn_implementation(attention_kernel('cpu'))
     m = vlm.model.train().model
     keys, x, _ = mk_pool(vlm)
     index, feats = {k: i for i, k in enumerate(keys)}, patch_features(vlm, x)
