@@ -1,24 +1,28 @@
 """Give committed results the hash of the present code, without running them again.
 
-    python tests/restamp.py --old COMMIT --repeat FOLDER [--ask MODULE]
+    python tests/restamp.py --old COMMIT [--repeat FOLDER] [--ask MODULE]
 
 For a change that tidies and computes nothing else. Nothing is written unless
 
 1. every committed result that has not the present hash carries the one that the code of COMMIT gives it;
-2. FOLDER/results holds the main job of each method and base with such results, repeated with the present code: each item's
-   score after seed 0 is the committed one.
+2. without FOLDER: whatever changed in the modules of a result, it cannot be reached from what makes the result. Everything
+   that runs when a module is imported counts as reached, each class, and each function whose name stands in what is reached,
+   whoever it belongs to;
+3. with FOLDER: FOLDER/results holds the main job of each method and base with such results, repeated with the present code:
+   each item's score after seed 0 is the committed one.
 
     vlmsi reproduce stic.main --seeds 1 --out FOLDER
     vlmsi reproduce stic.main --seeds 1 --out FOLDER --model micro-weak --label weak
     vlmsi reproduce svp --seeds 1 --out FOLDER
     vlmsi reproduce textonly.main --seeds 1 --out FOLDER --model micro-told --label told
 """
-import argparse, json, os, subprocess, sys, tarfile, tempfile
+import argparse, ast, json, os, subprocess, sys, tarfile, tempfile
+from contextlib import contextmanager
 from functools import cache
 from io import BytesIO
 from pathlib import Path
 import numpy as np
-from vlm_selfimprove.reproduce.claims import code_key, read_scores
+from vlm_selfimprove.reproduce.claims import _shape_text, code_key, import_closure, read_scores
 from vlm_selfimprove.reproduce.svp import SVP_CLAIMS
 from vlm_selfimprove.reproduce.tables import CLAIMS
 from vlm_selfimprove.reproduce.textonly import TEXT_BASES, TEXT_CLAIMS
@@ -40,12 +44,19 @@ def present(made_by):
     return code_key(made_by)
 
 
-def old_keys(commit, module, kinds):
-    "What the code of a commit says the hashes of these lists of modules are."
+@contextmanager
+def as_of(commit):
+    "The repository of a commit, in a folder that goes away again."
     tar = subprocess.run(['git', 'archive', commit], cwd=ROOT, capture_output=True, check=True).stdout
     with tempfile.TemporaryDirectory() as d:
         tarfile.open(fileobj=BytesIO(tar)).extractall(d, filter='data')
-        p = subprocess.run([sys.executable, '-c', ASK, module], cwd=d, env=os.environ | dict(PYTHONPATH=d),
+        yield Path(d)
+
+
+def old_keys(commit, module, kinds):
+    "What the code of a commit says the hashes of these lists of modules are."
+    with as_of(commit) as d:
+        p = subprocess.run([sys.executable, '-c', ASK, module], cwd=d, env=os.environ | dict(PYTHONPATH=str(d)),
                            input=json.dumps(kinds), text=True, capture_output=True)
     assert p.returncode == 0, p.stderr
     return json.loads(p.stdout)
@@ -57,6 +68,53 @@ def check_old(results, commit, module):
     keys = {tuple(k): key for k, key in zip(kinds, old_keys(commit, module, kinds))}
     wrong = [p.name for p, r in results.items() if r['code'] != keys[tuple(r['made_by'])]]
     assert not wrong, f'not made by the code of {commit}, make them again: {wrong}'
+
+
+FUNCTIONS, CLASSES, IMPORTS = (ast.FunctionDef, ast.AsyncFunctionDef), ast.ClassDef, (ast.Import, ast.ImportFrom)
+
+
+def statements(modules):
+    "What a module's top level holds, without imports and `__all__`: (module, name or number) -> tree."
+    is_all = lambda o: isinstance(o, ast.Assign) and getattr(o.targets[0], 'id', '') == '__all__'
+    kept = lambda tree: [o for o in tree.body if not isinstance(o, IMPORTS) and not is_all(o)]
+    return {(module, getattr(o, 'name', i)): o for module, tree in modules.items()
+            for i, o in enumerate(sorted(kept(tree), key=lambda o: isinstance(o, (*FUNCTIONS, CLASSES))))}
+
+
+def said_in(trees):
+    "Every name in these trees, and every string that could be one."
+    return {str(x) for tree in trees for o in ast.walk(tree)
+            for x in (getattr(o, 'id', ''), getattr(o, 'attr', ''), getattr(o, 'value', '')) if str(x).isidentifier()}
+
+
+def reached(modules, entries):
+    "Keys of `statements` that can run where a result is made, and more."
+    held = statements(modules)
+    other_names = {a.asname: a.name for tree in modules.values() for o in ast.walk(tree) if isinstance(o, IMPORTS)
+                   for a in o.names if a.asname}
+    functions = {k: o for k, o in held.items() if isinstance(o, FUNCTIONS)}
+    at_import = [x for o in functions.values() for x in (*o.decorator_list, o.args)]
+    found = {k for k in held if k not in functions or k[0] in entries}
+    names = said_in([*at_import, *(held[k] for k in found)])
+    while True:
+        names |= {other_names[n] for n in names & other_names.keys()}
+        more = {k for k in functions if k[1] in names} - found
+        if not more: return found
+        found, names = found | more, names | said_in(held[k] for k in more)
+
+
+def check_unreached(results, commit):
+    "Nothing that changed since the commit can be reached from what makes these results."
+    def shapes(made_by, root):
+        modules = import_closure(tuple(m for m in made_by if not m.startswith('weights/')), root)
+        return modules, {k: _shape_text(o) for k, o in statements(modules).items()}
+    with as_of(commit) as d:
+        for made_by in {tuple(r['made_by']) for r in results.values()}:
+            (before, was), (after, now) = (shapes(made_by, root/'vlm_selfimprove') for root in (d, ROOT))
+            changed = {k for k in was.keys() | now.keys() if was.get(k) != now.get(k)}
+            there = changed & (reached(before, made_by) | reached(after, made_by))
+            assert changed and not there, f'{made_by}: changed, and perhaps run: {sorted(map(str, there))}'
+            print(f"{made_by[0]:30} changed, and out of reach: {', '.join(sorted(f'{m}.{name}' for m, name in changed))}")
 
 
 def main_jobs(names):
@@ -98,12 +156,12 @@ def restamp(results):
 if __name__ == '__main__':
     args = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     args.add_argument('--old', required=True, help='commit whose code made the results')
-    args.add_argument('--repeat', required=True, help='the --out of the repeated main job')
+    args.add_argument('--repeat', help='the --out of the repeated main job; without it, nothing that changed may be in reach')
     args.add_argument('--ask', default='vlm_selfimprove.reproduce.claims', help="module of that commit's code_key")
     a = args.parse_args()
     found = {p: json.loads(p.read_text()) for p in sorted((ROOT/'nbs/papers/results').glob('*.json'))}
     found = {p: r for p, r in found.items() if r['code'] != present(tuple(r['made_by']))}
     assert found, 'every result carries the present hash'
     check_old(found, a.old, a.ask)
-    check_repeat(found, a.repeat)
+    check_repeat(found, a.repeat) if a.repeat else check_unreached(found, a.old)
     restamp(found)

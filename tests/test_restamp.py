@@ -1,0 +1,32 @@
+"What may be given a new hash without being made again: a result none of whose code has changed that can be reached."
+import ast
+from restamp import reached
+
+MAKES = '''
+from b import call as fetch
+ASKS = dict(first='by_name')
+def make(): return fetch(ASKS) + Told().say()
+'''
+HELPS = '''
+def wrap(f): return f
+def call(asks): return getattr(asks, 'x')
+def by_name(): return deep()
+def deep(): return 1
+@wrap
+def train(n=start()): return trained()
+def start(): return 2
+def trained(): return 3
+class Told:
+    def say(self): return spoken()
+def spoken(): return 4
+LIMIT = limit()
+def limit(): return 5
+'''
+
+
+def test_what_can_run_is_reached():
+    "By call, by another name, by a string, from a class, at import, as a default or a decorator; and nothing else is."
+    found = reached(dict(a=ast.parse(MAKES), b=ast.parse(HELPS)), ('a',))
+    functions = {name for _, name in found if isinstance(name, str)}
+    assert functions == {'make', 'wrap', 'call', 'by_name', 'deep', 'start', 'Told', 'spoken', 'limit'}
+    assert not functions & {'train', 'trained'}
