@@ -1,8 +1,8 @@
-"""The site: `make docs`, or with `--no-quarto` only what Quarto is given, in _proc/.
+"""The site: `make docs`, or with `--no-quarto` only what Quarto is given, in _proc/; `--workers 0`: in one process.
 
 nbdev_docs would do nearly the same, but it also writes README.md, which `make readme` makes, and it leaves outputs of HTML as
 they are: for each page with one of those Quarto loads two scripts from a foreign host."""
-import json, shutil, subprocess, sys
+import argparse, json, shutil, subprocess, sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -30,11 +30,14 @@ def process(n_workers=2):
 
 
 def main():
-    quarto = '--no-quarto' not in sys.argv
-    if quarto and not shutil.which('quarto'):
+    args = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    args.add_argument('--no-quarto', dest='quarto', action='store_false')
+    args.add_argument('--workers', type=int, default=2, help='processes; 0: this one')
+    a = args.parse_args()
+    if a.quarto and not shutil.which('quarto'):
         sys.exit('make docs needs Quarto 1.7 on the PATH: https://quarto.org')
-    cache = process()
-    if not quarto: return
+    cache = process(a.workers)
+    if not a.quarto: return
     subprocess.run(['quarto', 'render', '--no-cache'], cwd=cache, check=True)
     shutil.rmtree(ROOT/'_docs', ignore_errors=True)
     shutil.move(cache/'_docs', ROOT/'_docs')

@@ -49,11 +49,11 @@ def said(out): return Path(f'{out}.events.txt').read_text()[-3000:]
 def events(out): return Path(f'{out}.events').read_text().splitlines()
 
 
-def stic_command(d, model):
+def stic_command(d, model, images=16, questions=6):
     "16 images, 24 instruction rows and six questions: both stages and both measurements, in about 130 writes."
-    micro_images(d, 16, rows=24)
+    micro_images(d, images, rows=images * 3 // 2)
     lines = (d/'instructions.jsonl').read_text().splitlines()
-    (d/'questions.jsonl').write_text('\n'.join(lines[:6]) + '\n')
+    (d/'questions.jsonl').write_text('\n'.join(lines[:questions]) + '\n')
     return ['stic', '--images', d/'images', '--model', model, '--instructions', d/'instructions.jsonl',
             '--evaluation', d/'questions.jsonl', '--set', *SMALL]
 
@@ -67,6 +67,20 @@ def unharmed(command, tmp_path_factory):
     "The run that nothing happened to."
     out = tmp_path_factory.mktemp('unharmed')/'run'
     assert run(command, out) == 0, said(out)
+    return out
+
+
+@pytest.fixture(scope='module')
+def small(tmp_path_factory, micro):
+    "The same with six images, nine rows and two questions: what is asked of it does not hang on how many there are."
+    return stic_command(tmp_path_factory.mktemp('small'), micro, 6, 2)
+
+
+@pytest.fixture(scope='module')
+def finished(small, tmp_path_factory):
+    "The small run that nothing happened to."
+    out = tmp_path_factory.mktemp('finished')/'run'
+    assert run(small, out) == 0, said(out)
     return out
 
 
@@ -121,10 +135,10 @@ def belongs(out):
     assert results['adapter_sha256'] == hashlib.sha256(weights.read_bytes()).hexdigest()
 
 
-def test_settings_changed_over_a_finished_run_that_is_then_killed(command, unharmed, tmp_path):
+def test_settings_changed_over_a_finished_run_that_is_then_killed(small, finished, tmp_path):
     "Whatever moment it is killed at, no old adapter and no old table stands under the new settings."
-    out, changed = tmp_path/'run', [*command, 'lr=3e-4']
-    shutil.copytree(unharmed, out)
+    out, changed = tmp_path/'run', [*small, 'lr=3e-4']
+    shutil.copytree(finished, out)
     for stop in (1, 2, 6, 20):
         assert run(changed, out, stop) == -signal.SIGKILL, said(out)
         if not (out/'run.json').exists(): continue  # killed while the old one was retired
@@ -136,55 +150,55 @@ def test_settings_changed_over_a_finished_run_that_is_then_killed(command, unhar
     fresh = tmp_path/'fresh'
     assert run(changed, fresh) == 0, said(fresh)
     assert read(out).losses == read(fresh).losses and read(out).data == read(fresh).data
-    assert read(out).losses != read(unharmed).losses
+    assert read(out).losses != read(finished).losses
 
 
-def test_two_runs_in_one_folder(command, unharmed, tmp_path):
+def test_two_runs_in_one_folder(small, finished, tmp_path):
     "The second is refused with the first one's number; the first ends as if it had been alone."
     out = tmp_path/'run'
-    first = fork.Process(target=work, args=([*map(str, command), '--out', str(out)], str(out), f'{out}.events', 0, 0.))
+    first = fork.Process(target=work, args=([*map(str, small), '--out', str(out)], str(out), f'{out}.events', 0, 0.))
     first.start()
     while not (out/'.lock.json').exists(): first.join(.05)
-    assert run([*command, 'seed=1'], out) == 1 and f'in use by process {first.pid}' in said(out)
+    assert run([*small, 'seed=1'], out) == 1 and f'in use by process {first.pid}' in said(out)
     first.join(300)
-    assert first.exitcode == 0 and read(out).data == read(unharmed).data and read(out).results == read(unharmed).results
+    assert first.exitcode == 0 and read(out).data == read(finished).data and read(out).results == read(finished).results
 
 
-def test_one_image_more_and_a_folder_that_moved(command, unharmed, tmp_path):
+def test_one_image_more_and_a_folder_that_moved(small, finished, tmp_path):
     "Rows that did not change are used again: only the new image is described, and the data are those of a fresh run."
     images = tmp_path/'images'
-    shutil.copytree(command[2], images)
-    source = [*command[:2], images, *command[3:]]
+    shutil.copytree(small[2], images)
+    source = [*small[:2], images, *small[3:]]
     out, fresh = tmp_path/'run', tmp_path/'fresh'
     assert run(source, out) == 0, said(out)
     moved = images.rename(tmp_path/'moved')
     Image.new('RGB', (72, 72), 'teal').save(moved/'new.png')
     source[2] = moved
-    assert run(source, out) == 0 and 'pairs: 16 of 17 rows reused' in said(out), said(out)
+    assert run(source, out) == 0 and 'pairs: 6 of 7 rows reused' in said(out), said(out)
     assert run(source, fresh) == 0, said(fresh)
     assert read(out).data == read(fresh).data and read(out).losses == read(fresh).losses
 
 
 @pytest.mark.parametrize('part', ['before.json', 'after.json', 'log.jsonl', 'stage1/training.json', 'pairs/manifest.json',
                                   'pairs/journal.jsonl', 'pairs/data.parquet', 'stage2/adapter/adapter_model.safetensors', 'run.json'])
-def test_damaged_parts_are_made_again(part, command, unharmed, tmp_path):
+def test_damaged_parts_are_made_again(part, small, finished, tmp_path):
     "A wrong byte in the middle, or half of the file gone: the run goes on and ends the same."
-    whole = (unharmed/part).read_bytes()
+    whole = (finished/part).read_bytes()
     for name, data in dict(flipped=whole[:len(whole) // 2] + bytes([whole[len(whole) // 2] ^ 1]) + whole[len(whole) // 2 + 1:],
                            half=whole[:len(whole) // 2]).items():
         out = tmp_path/name
-        shutil.copytree(unharmed, out)
+        shutil.copytree(finished, out)
         (out/part).write_bytes(data)
-        assert run(command, out) == 0, said(out)
-        assert read(out).data == read(unharmed).data and read(out).results == read(unharmed).results
-        assert all(np.array_equal(v, read(out).adapter[k]) for k, v in read(unharmed).adapter.items())
+        assert run(small, out) == 0, said(out)
+        assert read(out).data == read(finished).data and read(out).results == read(finished).results
+        assert all(np.array_equal(v, read(out).adapter[k]) for k, v in read(finished).adapter.items())
 
 
-def test_an_evaluation_picture_that_was_replaced_is_asked_about_again(command, unharmed, tmp_path):
+def test_an_evaluation_picture_that_was_replaced_is_asked_about_again(small, finished, tmp_path):
     "The same name, size and time, another content: before and after are measured on the new one, both."
-    data = Path(command[command.index('--evaluation') + 1]).parent
+    data = Path(small[small.index('--evaluation') + 1]).parent
     shutil.copytree(data, tmp_path/'data')
-    source = [str(x).replace(str(data), str(tmp_path/'data')) for x in command]
+    source = [str(x).replace(str(data), str(tmp_path/'data')) for x in small]
     out = tmp_path/'run'
     assert run(source, out) == 0, said(out)
     keys = [json.loads((out/f).read_text())['key'] for f in ('before.json', 'after.json')]

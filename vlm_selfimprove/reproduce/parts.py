@@ -10,7 +10,7 @@ __all__ = ['HEADLINES', 'WEAK', 'SECOND', 'THIRD', 'parts', 'share_work', 'secon
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
-from multiprocessing import get_context
+from multiprocessing import get_all_start_methods, get_context
 import torch
 from ..data.log import Log
 from ..models.micro import micro_path, shipped
@@ -93,6 +93,11 @@ def parts(
 # %% ../../nbs/reproduce/87_parts.ipynb #87c0de0d
 def _single_thread(): torch.set_num_threads(1)
 
+def _processes(): # forked from one that has imported everything once, where the system can
+    if 'forkserver' not in get_all_start_methods(): return get_context('spawn')
+    (context := get_context('forkserver')).set_forkserver_preload([__name__])
+    return context
+
 def _finish(fn, *args): fn(*args)  # what it leaves is in files; what it gives stays in its process
 
 def _studies(setups): # setups of studies of one seed, which share a folder
@@ -130,7 +135,7 @@ def share_work(
 ):
     "Train and measure in several processes, so that what follows only has to read."
     log = Log(out)
-    with ProcessPoolExecutor(workers, get_context('spawn'), _single_thread) as pool:
+    with ProcessPoolExecutor(workers, _processes(), _single_thread) as pool:
         for i, work in enumerate(rounds):
             with log.stage(f'round {i + 1} {name}'):
                 _finish_all(pool, work)
