@@ -117,15 +117,17 @@ def own_or_foreign_markdown(
 
 def rules_markdown(
     r:dict, # a result of the headlines
+    known:dict|None=None, # result 'known' of the same base: describing in known layouts too
     who:str='own', # teacher
 ) -> str: # markdown
     "Decisions by the rule they hang on: six rules that one base was told in words alone, and the others."
-    ways = dict(image='straight', described='describing')
+    ways = {'straight': (r, 'image'), 'describing': (r, 'described')}
+    if known: ways['describing, known layouts'] = known, 'described'
     told = claim_and_base(r['name'])[1] == 'told'
     groups = dict(shown='18 rules met in pictures',
                   withheld='6 rules told in words' if told else '6 rules met in pictures')
     rows = [[f'{groups[g]}, {way}', f"{100 * c['before']:.1f}", f"{100 * c['after']:.1f}", _said(c)]
-            for g in groups for k, way in ways.items() for c in [below(r, 'rules')[f'{who}/{k}/{g}']]]
+            for g in groups for way, (of, k) in ways.items() for c in [below(of, 'rules')[f'{who}/{k}/{g}']]]
     return _table(['', 'before', 'after', 'change'], rows)
 
 def ways_figure(
@@ -141,7 +143,7 @@ def ways_figure(
 KNOWN_TOLD = { # what is read, and in which layout -> claim and comparison that tell of it
     'own descriptions, layout of training': ('described', 'own/described'),
     'own descriptions, known layouts': ('known', 'own/described'),
-    "the untrained model's descriptions, known layouts": ('known', 'given/described'),
+    'descriptions from before, known layouts': ('known', 'given/described'),
     'told in words, known layouts': ('known', 'own/words')}
 
 def _each_known(rs, described): # what is read -> base in words -> change
@@ -162,9 +164,9 @@ def known_markdown(
 def known_figure(
     rs:list, # results 'known', one a base
     described:dict, # base -> its result 'described'
-) -> plt.Figure: # a panel a text and layout, a line a base
+) -> plt.Figure: # a panel for each kind of description and layout, a line a base
     "What training on words changes where the layout is, or is not, that of training."
-    panels = {told: (cs, {}) for told, cs in _each_known(rs, described).items()}
+    panels = {told: (cs, {}) for told, cs in _each_known(rs, described).items() if 'descriptions' in told}
     return interval_panels(panels, 'change by training on words, points')
 
 # %% ../../nbs/reproduce/101_text_pages.ipynb #548e7e01
