@@ -95,7 +95,7 @@ def _single_thread(): torch.set_num_threads(1)
 
 def _processes(): # forked from one that has imported everything once, where the system can
     if 'forkserver' not in get_all_start_methods(): return get_context('spawn')
-    (context := get_context('forkserver')).set_forkserver_preload([__name__])
+    (context := get_context('forkserver')).set_forkserver_preload(['vlm_selfimprove.reproduce.parts'])
     return context
 
 def _finish(fn, *args): fn(*args)  # what it leaves is in files; what it gives stays in its process
