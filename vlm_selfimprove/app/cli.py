@@ -386,7 +386,7 @@ def micro_train(
     width:int=192, # of the decoder; 264 makes the larger model
     share:float=1., # of the samples of stages with images; 0.5 makes the weaker model
 ):
-    "Train a base and its language counterpart from nothing: an hour on one core that multiplies in bf16, else two or three."
+    "Train a base and its language counterpart from nothing: an hour of a core with bf16, else two or three."
     from vlm_selfimprove.models.base import BaseRecipe, train_base
     check_paths(out=out)
     print(train_base(out, BaseRecipe(seed=seed, bias=bias, width=width, share=share)))

@@ -150,7 +150,7 @@ COMPARED = dict(
     text_described='decisions, describing first, base → own questions',
     text_words='decisions told in words, base → own questions',
     text_vqa='other questions, base → own questions', text_objects='object F1, base → own questions',
-    text_known='describing first, in known layouts, base → own questions',
+    text_known='in known layouts, base → own questions',
     text_loss='describing first, all tokens → the answer alone',
     text_reason='decisions from images, answer alone → reason first',
     text_replay='object F1, questions alone → text rows beside them',
