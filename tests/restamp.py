@@ -5,9 +5,9 @@
 For a change that tidies and computes nothing else. Nothing is written unless
 
 1. every committed result that has not the present hash carries the one that the code of COMMIT gives it;
-2. without FOLDER: whatever changed in the modules of a result, it cannot be reached from what makes the result. Everything
-   that runs when a module is imported counts as reached, each class, and each function whose name stands in what is reached,
-   whoever it belongs to;
+2. without FOLDER: no weights have changed, and whatever changed in the modules of a result, it cannot be reached from what
+   makes the result. Everything that runs when a module is imported counts as reached, each class, and each function or
+   import whose name stands in what is reached, whoever it belongs to;
 3. with FOLDER: FOLDER/results holds the main job of each method and base with such results, repeated with the present code:
    each item's score after seed 0 is the committed one.
 
@@ -22,7 +22,8 @@ from functools import cache
 from io import BytesIO
 from pathlib import Path
 import numpy as np
-from vlm_selfimprove.reproduce.claims import _shape_text, code_key, import_closure, read_scores
+from vlm_selfimprove.reproduce.claims import (
+    _shape_text, _weights_of, _without_docs, code_key, import_closure, read_scores)
 from vlm_selfimprove.reproduce.svp import SVP_CLAIMS
 from vlm_selfimprove.reproduce.tables import CLAIMS
 from vlm_selfimprove.reproduce.textonly import TEXT_BASES, TEXT_CLAIMS
@@ -74,11 +75,21 @@ FUNCTIONS, CLASSES, IMPORTS = (ast.FunctionDef, ast.AsyncFunctionDef), ast.Class
 
 
 def statements(modules):
-    "What a module's top level holds, without imports and `__all__`: (module, name or number) -> tree."
-    is_all = lambda o: isinstance(o, ast.Assign) and getattr(o.targets[0], 'id', '') == '__all__'
-    kept = lambda tree: [o for o in tree.body if not isinstance(o, IMPORTS) and not is_all(o)]
+    "What a module's top level holds, without imports, texts and `__all__`: (module, name or number) -> tree."
+    kept = lambda tree: [o for o in _without_docs(tree.body) if not isinstance(o, IMPORTS)]
     return {(module, getattr(o, 'name', i)): o for module, tree in modules.items()
             for i, o in enumerate(sorted(kept(tree), key=lambda o: isinstance(o, (*FUNCTIONS, CLASSES))))}
+
+
+def imports(modules):
+    "(module, name there) -> where from, and the name there; where a module imports a name twice, both."
+    found = {}
+    for module, tree in modules.items():
+        for o in (o for o in ast.walk(tree) if isinstance(o, IMPORTS)):
+            for a in o.names:
+                of = '.' * getattr(o, 'level', 0) + (getattr(o, 'module', None) or '')
+                found.setdefault((module, a.asname or a.name.partition('.')[0]), []).append((of, a.name))
+    return found
 
 
 def said_in(trees):
@@ -88,33 +99,34 @@ def said_in(trees):
 
 
 def reached(modules, entries):
-    "Keys of `statements` that can run where a result is made, and more."
-    held = statements(modules)
-    other_names = {a.asname: a.name for tree in modules.values() for o in ast.walk(tree) if isinstance(o, IMPORTS)
-                   for a in o.names if a.asname}
+    "Keys of `statements` and of `imports` that can matter where a result is made, and more."
+    held, imported = statements(modules), imports(modules)
     functions = {k: o for k, o in held.items() if isinstance(o, FUNCTIONS)}
     at_import = [x for o in functions.values() for x in (*o.decorator_list, o.args)]
     found = {k for k in held if k not in functions or k[0] in entries}
     names = said_in([*at_import, *(held[k] for k in found)])
     while True:
-        names |= {other_names[n] for n in names & other_names.keys()}
+        used = {k for k in imported if k[1] in names}
+        names |= {name for k in used for _, name in imported[k]}
         more = {k for k in functions if k[1] in names} - found
-        if not more: return found
+        if not more and used == {k for k in imported if k[1] in names}: return found | used
         found, names = found | more, names | said_in(held[k] for k in more)
 
 
 def check_unreached(results, commit):
     "Nothing that changed since the commit can be reached from what makes these results."
-    def shapes(made_by, root):
-        modules = import_closure(tuple(m for m in made_by if not m.startswith('weights/')), root)
-        return modules, {k: _shape_text(o) for k, o in statements(modules).items()}
+    def code_of(made_by, root):
+        bases = [m for m in made_by if m.startswith('weights/')]
+        modules = import_closure(tuple(m for m in made_by if m not in bases), root)
+        return modules, {k: _shape_text(o) for k, o in statements(modules).items()}, imports(modules), _weights_of(root, bases)
+    differ = lambda was, now: {k for k in was.keys() | now.keys() if was.get(k) != now.get(k)}
     with as_of(commit) as d:
         for made_by in {tuple(r['made_by']) for r in results.values()}:
-            (before, was), (after, now) = (shapes(made_by, root/'vlm_selfimprove') for root in (d, ROOT))
-            changed = {k for k in was.keys() | now.keys() if was.get(k) != now.get(k)}
-            there = changed & (reached(before, made_by) | reached(after, made_by))
-            assert changed and not there, f'{made_by}: changed, and perhaps run: {sorted(map(str, there))}'
-            print(f"{made_by[0]:30} changed, and out of reach: {', '.join(sorted(f'{m}.{name}' for m, name in changed))}")
+            (before, *was), (after, *now) = (code_of(made_by, root/'vlm_selfimprove') for root in (d, ROOT))
+            code, names, weights = map(differ, was, now)
+            there = (code | names) & (reached(before, made_by) | reached(after, made_by)) | weights
+            assert code | names and not there, f'{made_by}: changed, and perhaps in use: {sorted(map(str, there))}'
+            print(f"{made_by[0]:30} changed, and out of reach: {', '.join(sorted(f'{m}.{name}' for m, name in code))}")
 
 
 def main_jobs(names):
