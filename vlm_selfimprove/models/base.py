@@ -7,7 +7,7 @@ __all__ = ['CLASSES', 'HEADS', 'WORDS', 'TEXT_KINDS', 'TEXT_SEEDS', 'LOOKUPS', '
            'reduced', 'cell_labels', 'mk_pool', 'warmup_cosine', 'cell_features', 'train_tower', 'recital',
            'cells_in_words', 'text_scene', 'lookup_sample', 'written', 'boxes_read', 'text_sample', 'write_sample',
            'token_batches', 'lm_loss', 'product_type', 'products', 'attention_kernel', 'fit_stage', 'caption_sample',
-           'instruction_sample', 'patch_features', 'save_counterpart', 'train_base']
+           'instruction_sample', 'patch_features', 'save_counterpart', 'take_parts', 'train_base']
 
 # %% ../../nbs/models/23_base.ipynb #e4968053
 import json, time
@@ -18,8 +18,9 @@ from transformers import LlamaForCausalLM
 from ..data.mixture import (
     SCENE_KINDS, SEEN, captioned, decision_turns, instruction)
 from ..data.mixture import questions_about, turns_about, turns_of
+from ..data.records import file_sha256
 from .micro import mk_micro, save_micro
-from .vlm import VLM
+from .vlm import VLM, load_vlm
 from ..world.language import (
     boxes_text, brief, habits, misled, ordinary, truth)
 from ..world.render import render
@@ -421,16 +422,42 @@ def save_counterpart(
     return Path(out)
 
 # %% ../../nbs/models/23_base.ipynb #6886d00a
+def take_parts(
+    vlm: VLM,  # a micro model, changed in place
+    base: str | Path,  # folder of a base; beside it, with -lm after its name, that of its counterpart
+) -> dict:  # folder's name -> sha256 of its weights
+    "What is trained before images and words meet, taken from a base and its counterpart."
+    base, counterpart = Path(base), Path(f'{base}-lm')
+    if not counterpart.is_dir(): raise ValueError(
+        f'{counterpart}: no language counterpart there: --parts takes the decoder of one')
+    lm = LlamaForCausalLM.from_pretrained(counterpart, dtype=torch.float32)
+    ours, theirs = vlm.model.config.text_config.hidden_size, lm.config.hidden_size
+    if ours != theirs: raise ValueError(
+        f'{counterpart} is {theirs} wide, this recipe {ours}: use --width {theirs}')
+    tower = load_vlm(str(base), device='cpu').model.model.vision_tower
+    vlm.model.model.vision_tower.load_state_dict(tower.state_dict())
+    vlm.model.model.language_model.load_state_dict(lm.model.state_dict())
+    return {p.name: file_sha256(p/'model.safetensors') for p in (base, counterpart)}
+
+def _keep_to(out, made):  # a folder holds the stages of one recipe
+    f, text = out/'recipe.json', json.dumps(made, indent=1)
+    if f.exists() and f.read_text() != text: raise ValueError(
+        f'{out} holds stages of another recipe (recipe.json): name another folder with --out')
+    f.write_text(text)
+
 def train_base(
     out: str | Path,  # folder to write; of an earlier call, finished stages are loaded
     recipe: BaseRecipe = BaseRecipe(),  # how
     log=print,  # takes a line of text
+    parts: str | Path = '',  # a base whose tower and counterpart are taken; the stages after 'write' follow
 ) -> Path:  # the folder: micro, micro-lm, base.json and a checkpoint a stage
     "Train a base and its counterpart."
     out, start = Path(out), time.time()
     out.mkdir(parents=True, exist_ok=True)
-    asked, recipe = recipe, reduced(recipe)
+    made, recipe = dict(recipe=asdict(recipe)), reduced(recipe)
     vlm = mk_micro(recipe.seed, recipe.width)
+    if parts: made['parts'] = take_parts(vlm, parts)
+    _keep_to(out, made)
     m = vlm.model.to('cuda' if torch.cuda.is_available() else 'cpu').train().model
     vlm.model.set_attn_implementation(attention_kernel(vlm.model.device))
     keys, x, y = mk_pool(vlm)
@@ -444,13 +471,15 @@ def train_base(
         train = lambda: fit_stage(vlm, sample, n, params, recipe, lr, seed, feats, log, name)
         _stage(vlm.model, out, name, train, log)
 
-    _stage(m.vision_tower, out, 'tower', lambda: train_tower(vlm, x, y, recipe, log), log)
-    fit('recite', lambda rng: ([recital(rng)], None), recipe.recite, decoder, recipe.lr, 1)
-    fit('lookup', lookup_sample, recipe.lookup, decoder, recipe.lr, 6)
-    fit('text', text_sample, recipe.text, decoder, recipe.lr, 2)
-    fit('write', write_sample, recipe.write, decoder, .5 * recipe.lr, 7)
+    if not parts:
+        _stage(m.vision_tower, out, 'tower', lambda: train_tower(vlm, x, y, recipe, log), log)
+        fit('recite', lambda rng: ([recital(rng)], None), recipe.recite, decoder, recipe.lr, 1)
+        fit('lookup', lookup_sample, recipe.lookup, decoder, recipe.lr, 6)
+        fit('text', text_sample, recipe.text, decoder, recipe.lr, 2)
+        fit('write', write_sample, recipe.write, decoder, .5 * recipe.lr, 7)
     save_counterpart(vlm, out/'micro-lm')
-    vlm.model.load_state_dict(torch.load(out/'text.pt', map_location='cpu'))  # as before 'write'
+    if not parts:  # as before 'write'
+        vlm.model.load_state_dict(torch.load(out/'text.pt', map_location='cpu'))
     feats, both = patch_features(vlm, x), projector + decoder
     fit('project', captions(0, roles=dict(ordinary=1.)), recipe.project, projector,
         2 * recipe.lr, 3, feats)
@@ -460,7 +489,7 @@ def train_base(
                         else instruction_sample(next(numbers), index))
     fit('instruct', last, recipe.instruct, both, .6 * recipe.lr, 5, feats)
     save_micro(vlm, out/'micro')
-    made = dict(recipe=asdict(asked), seconds_of_last_call=round(time.time() - start),
-                torch=torch.__version__, products=str(product_type(vlm.model.device)))
+    made |= dict(seconds_of_last_call=round(time.time() - start),
+                 torch=torch.__version__, products=str(product_type(vlm.model.device)))
     (out/'base.json').write_text(json.dumps(made, indent=1))
     return out
