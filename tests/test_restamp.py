@@ -1,6 +1,6 @@
 "What may be given a new hash without being made again: a result none of whose code has changed that can be reached."
 import ast
-from restamp import reached
+from restamp import reached, unheard
 
 MAKES = '''
 from b import call as fetch
@@ -37,3 +37,10 @@ def test_an_import_is_reached_with_its_name():
     tree = ast.parse('from b import one, two as other, three\ndef make(): return one() + other()\n')
     found = reached(dict(a=tree, b=ast.parse('')), ('a',))
     assert {('a', 'one'), ('a', 'other')} <= found and ('a', 'three') not in found
+
+
+def test_an_added_import_matters_where_its_name_was_said():
+    "A name that the module never said cannot change what stood there; a builtin's, a function's or another import's can."
+    before = ast.parse('from c import two\ndef make(): return sum(two())\ndef one(): pass\n')
+    added = {('a', name) for name in ('sum', 'one', 'two', 'new')} | {('b', 'new')}
+    assert unheard(added, dict(a=before)) == {('a', 'new')}

@@ -385,11 +385,14 @@ def micro_train(
     bias:float=1., # share of nouns and places with bad habits in captions: 0, 0.5, 1
     width:int=192, # of the decoder; 264 makes the larger model
     share:float=1., # of the samples of stages with images; 0.5 makes the weaker model
+    parts:str='', # a base, 'micro' for example: its tower and its counterpart's decoder are taken, not trained
 ):
     "Train a base and its language counterpart from nothing: an hour of a core with bf16, else two or three."
     from vlm_selfimprove.models.base import BaseRecipe, train_base
     check_paths(out=out)
-    print(train_base(out, BaseRecipe(seed=seed, bias=bias, width=width, share=share)))
+    if parts: check_paths(model=_path(parts))
+    recipe = BaseRecipe(seed=seed, bias=bias, width=width, share=share)
+    print(train_base(out, recipe, parts=parts and _path(parts)))
 
 def micro_verify(
     model:str='micro', # path of a base, or 'micro'

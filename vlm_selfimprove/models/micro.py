@@ -7,6 +7,7 @@ __all__ = ['TEMPLATE', 'SPECIAL', 'WEIGHTS', 'tokenizer_text', 'mk_tokenizer', '
            'save_micro', 'shipped', 'micro_path']
 
 # %% ../../nbs/models/21_micro.ipynb #7ac75a52
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 import numpy as np, torch
@@ -48,18 +49,22 @@ TEMPLATE = (
     "{% if add_generation_prompt %}<|assistant|>{% endif %}")
 SPECIAL = ['<pad>', '<s>', '</s>', '<image>', '<|user|>', '<|assistant|>', '<|system|>']
 
-def mk_tokenizer(
-    vocab_size: int = 1_152,  # tokens at most, special ones and 256 bytes among them
-) -> PreTrainedTokenizerFast:  # byte-level BPE with a chat template, padding left
-    "Train the tokenizer: deterministic, takes arbitrary text."
+@cache
+def _trained(vocab_size):  # as JSON; its text takes seconds to write, so once a process
     t = Tokenizer(models.BPE())
     t.pre_tokenizer, t.decoder = (
         pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel())
     t.train_from_iterator(tokenizer_text(), trainers.BpeTrainer(
         vocab_size=vocab_size, special_tokens=SPECIAL, show_progress=False,
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet())))
+    return t.to_str()
+
+def mk_tokenizer(
+    vocab_size: int = 1_152,  # tokens at most, special ones and 256 bytes among them
+) -> PreTrainedTokenizerFast:  # byte-level BPE with a chat template, padding left
+    "Train the tokenizer: deterministic, takes arbitrary text."
     return PreTrainedTokenizerFast(
-        tokenizer_object=t, pad_token='<pad>', bos_token='<s>', eos_token='</s>',
+        tokenizer_object=Tokenizer.from_str(_trained(vocab_size)), pad_token='<pad>', bos_token='<s>', eos_token='</s>',
         chat_template=TEMPLATE, additional_special_tokens=SPECIAL[3:],
         padding_side='left', model_max_length=1024)
 

@@ -34,7 +34,7 @@ from .referring import (
 from .rivals import RIVAL_AMOUNTS, RIVAL_SMALL, reproduce_rivals
 from .scores import SCORES_AMOUNTS, SCORES_SMALL, reproduce_scores
 from .studies import (
-    SIZES, SMALL, STUDIES, reproduce_study, run_study, study_setup)
+    SIZES, SMALL, STUDIES, from_main_run, reproduce_study, run_study, study_setup)
 from .svp import (
     SVP_AMOUNTS, SVP_SMALL, TRAININGS, base_of, measured_svp, one_sampling, reproduce_svp)
 from .sweeps import (
@@ -63,6 +63,10 @@ def _setups(setup, small): # -> of the main job; function of a study's name that
 def _on(setup, n): # -> the same, with this number of training seeds
     return replace(setup, settings=setup.settings | dict(seeds=tuple(range(n))))
 
+def _after_main(setup): # -> the same, where the main job is done: what lacks is said before hours of training
+    for seed in setup.settings['seeds']: from_main_run(setup.run(seed), 'adapter')
+    return setup
+
 def parts(
     setup:Setup, # model, label, out, results, start; its settings are chosen here
     small:bool=False, # the smallest settings
@@ -82,7 +86,7 @@ def parts(
             'stic.gains': lambda: reproduce_tables(job, keys=GAINS, **few),
             'stic.bases': lambda: bases(job),
             'stic.fig08': lambda: similarity(mine(3)),
-            'stic.supervised': lambda: supervised(mine(3)),
+            'stic.supervised': lambda: supervised(_after_main(mine(3))),
             'stic.headroom': lambda: headroom(mine(1)),
             'stic.stopping': lambda: stopping(mine(1)),
             'stic.together': lambda: everything_together(job, **few),
