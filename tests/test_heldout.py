@@ -51,9 +51,9 @@ def asked(n):
 def test_no_method_in_training(monkeypatch, tmp_path):
     "Every stage as it is drawn, rare samples again by themselves, each wording and layout, the tokenizer's text."
     rng = np.random.default_rng(1)
-    texts = learned(monkeypatch, tmp_path, 1500)
+    texts = learned(monkeypatch, tmp_path, 1000)
     assert [*texts] == ['recite', 'lookup', 'text', 'write', 'project', 'caption', 'instruct']
-    texts['written'] = [said for _ in range(1000) for turn in base.written(rng) for said in turn]
+    texts['written'] = [said for _ in range(700) for turn in base.written(rng) for said in turn]
     texts['cells'] = [base.cells_in_words(mk_scene(i, k)) for i in range(500) for k in SCENE_KINDS]
     texts['mixture'] = [said for i in range(2500, 56_000, 50) for turn in instruction(i)['turns'] for said in turn]
     texts['questions'] = asked(150)

@@ -186,7 +186,7 @@ def _rows(key, found, bases, home, p): # HTML: the sentence across the table, be
     columns = len(bases) if len(bases) <= ABREAST else 1
     across = f' colspan="{columns}"' if columns > 1 else ''
     head = f'<th scope="rowgroup"{across} style="{_TIGHT}; font-weight:400; border-bottom:0">'
-    td = lambda html, span='': f'<td{span} style="{_TIGHT}; padding-top:0">{html}</td>'
+    td = lambda html, span='': f'<td{span} style="padding:0 .3em .4em">{html}</td>'
     cell = lambda base: _cell(key, base, found, p) if base in of else ''
     if 'bases' in of: marks = td(cell('bases'), across)
     elif len(bases) > ABREAST: marks = td('<br>'.join(f'{readable(b)}: {cell(b)}' for b in bases if b in of))
