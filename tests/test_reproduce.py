@@ -193,10 +193,11 @@ def test_sentences_go_the_way_of_their_results():
     for page in pages:
         text = '\n'.join(c['source'] for c in read_nb(page).cells if c.cell_type == 'code')
         names = {m[1].partition('/')[0] for m in PLACE.finditer(text)}
-        file = lambda name: RESULTS/f"{name if name.startswith(('svp_', 'text_')) else f'stic_{name}'}.json"
+        file = lambda name: RESULTS/f"{name if name.startswith(('svp_', 'text_', 'compare_')) else f'stic_{name}'}.json"
         assert UNSAID not in with_numbers(text, {k: json.loads(file(k).read_text()) for k in names}), page
         assert len(names) > 10, page
     assert {p.parent.name for p in pages} == {'stic', 'svp', 'textonly'}
+    assert UNSAID not in (ROOT/'README.md').read_text(encoding='utf-8')  # which the landing page's outputs make
 
 
 # one training seed, and their pages say so
