@@ -9,6 +9,8 @@ export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export OMP_NUM_THREADS ?= 1
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
+# what Python compiled is kept: without it each of the tests' processes compiles torch and transformers anew
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test docs preview readme torture clean venv
 
