@@ -11,7 +11,7 @@ import nbformat, pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def sh(*cmd, cwd, timeout=300, **env):
+def sh(*cmd, cwd, timeout=900, **env):
     "Run a command that must succeed and return what it printed; both streams are shown where it fails."
     # nbdev marks its test processes with IN_TEST, and under it nbdev_export silently does nothing
     e = {k: v for k, v in os.environ.items() if k not in ('IN_TEST', 'PYTHONPATH')} | env

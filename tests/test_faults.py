@@ -22,7 +22,7 @@ def run(argv, out, last=0, delay=0.):
     "Exit status of a `vlmsi stic`, negative for a signal."
     p = fork.Process(target=work, args=([*map(str, argv), '--out', str(out)], str(out), f'{out}.events', last, delay))
     p.start()
-    p.join(300)
+    p.join(900)
     return p.exitcode
 
 
@@ -160,7 +160,7 @@ def test_two_runs_in_one_folder(small, finished, tmp_path):
     first.start()
     while not (out/'.lock.json').exists(): first.join(.05)
     assert run([*small, 'seed=1'], out) == 1 and f'in use by process {first.pid}' in said(out)
-    first.join(300)
+    first.join(900)
     assert first.exitcode == 0 and read(out).data == read(finished).data and read(out).results == read(finished).results
 
 
