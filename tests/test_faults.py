@@ -167,12 +167,14 @@ def test_two_runs_in_one_folder(small, finished, tmp_path):
 
 def test_one_image_more_and_a_folder_that_moved(small, finished, tmp_path):
     "Rows that did not change are used again: only the new image is described, and the data are those of a fresh run."
-    images = tmp_path/'moved'
+    images = tmp_path/'images'
     shutil.copytree(small[2], images)
     source = [*small[:2], images, *small[3:]]
     out, fresh = tmp_path/'run', tmp_path/'fresh'
-    shutil.copytree(finished, out)
-    Image.new('RGB', (72, 72), 'teal').save(images/'new.png')
+    assert run(source, out) == 0, said(out)
+    moved = images.rename(tmp_path/'moved')
+    Image.new('RGB', (72, 72), 'teal').save(moved/'new.png')
+    source[2] = moved
     assert run(source, out) == 0 and 'pairs: 6 of 7 rows reused' in said(out), said(out)
     assert run(source, fresh) == 0, said(fresh)
     assert read(out).data == read(fresh).data and read(out).losses == read(fresh).losses

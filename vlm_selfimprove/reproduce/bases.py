@@ -27,7 +27,7 @@ from .tables import Setup, adapters_of
 TRIED = dict( # label -> folder that ships, or how `vlmsi micro train` is called
     shipped='micro', seed1='--seed 1', seed2='--seed 2', half='--bias 0.5', none='--bias 0',
     weak='micro-weak', large='micro-large')
-DIAL = dict(none=0., half=.5, shipped=1.)  # label -> share of words with bad habits, all else alike
+DIAL = dict(none=0., half=.5, shipped=1.)  # label -> share of words with bad habits; one tower and one language model
 ALONE_AMOUNTS = COMPARE_AMOUNTS | dict(orders=())
 ALONE_SMALL = COMPARE_SMALL | dict(orders=())
 

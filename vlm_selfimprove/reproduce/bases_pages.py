@@ -129,7 +129,7 @@ def headroom_figure(
 def dial_figure(
     of:dict, # from `on_bases`
 ) -> plt.Figure: # a panel a method
-    "Gain against the share of words that had bad habits planted, all else alike."
+    "Gain against the share of words that had bad habits planted, on one tower and one language model."
     on = {b: r for b, r in of.items() if b in DIAL}
     fig, axs = _panels(on)
     for ax, m in zip(axs, PROMISED):
