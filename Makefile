@@ -20,6 +20,7 @@ venv: .venv/.made
 .venv/.made: settings.ini setup.py constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
 	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --no-compile -U pip  # what comes with Python 3.11 takes a minute longer
 	$(BIN)/python -m pip install --no-compile -c constraints.txt -e ".[dev]"
 	touch $@
 

@@ -2,7 +2,7 @@
 
 nbdev_docs would do nearly the same, but it also writes README.md, which `make readme` makes, and it leaves outputs of HTML as
 they are: for each page with one of those Quarto loads two scripts from a foreign host."""
-import argparse, json, shutil, subprocess, sys
+import argparse, gc, json, shutil, subprocess, sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -24,6 +24,7 @@ def process(n_workers=2):
     from nbdev.serve import proc_nbs
     refresh_quarto_yml()
     cache = proc_nbs(n_workers=n_workers)
+    gc.freeze()  # at exit IPython collects garbage once for each page: a minute, where nothing of it is set aside
     for f in cache.rglob('*.ipynb'):
         f.write_text(json.dumps(local(json.loads(f.read_text(encoding='utf-8'))), ensure_ascii=False), encoding='utf-8')
     return cache

@@ -1,5 +1,5 @@
 "`vlmsi` in a process of its own, killed at a chosen write; imported by forked children, so it imports little itself."
-import os, signal, sys, threading
+import gc, os, signal, sys, threading
 
 EVERY_START = 'log.jsonl', 'recipe.yaml', 'run.json', 'run.json.tmp', '.lock', '.lock.json', '.lock.json.tmp'
 
@@ -25,6 +25,7 @@ def work(argv, folder, note, last=0, delay=0.):
     import torch
     from vlm_selfimprove.app.cli import main
     torch.set_num_threads(1)
+    gc.freeze()  # what was imported before the fork: each training would look through it
     out = os.open(f'{note}.txt', os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for fd in (1, 2): os.dup2(out, fd)
     watch(folder, note, last, delay)

@@ -14,7 +14,8 @@ from vlm_selfimprove.data.records import read_parquet, write_parquet
 
 # children are forked from a server that has imported everything: an attempt costs no import time
 fork = multiprocessing.get_context('forkserver')
-fork.set_forkserver_preload(['vlm_selfimprove.app.cli', 'vlm_selfimprove.runs.run'])
+fork.set_forkserver_preload(['vlm_selfimprove.app.cli', 'vlm_selfimprove.runs.run', 'vlm_selfimprove.methods.svp',
+                             'vlm_selfimprove.methods.textonly', 'transformers.models.llava.modeling_llava'])
 SMALL = 'gen_batch=4 batch=4 micro_batch=4 lora_r=4 lora_alpha=8 batch2=4 save_steps=2'.split()
 KILLS = 10
 

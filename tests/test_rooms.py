@@ -1,6 +1,7 @@
 "The house: rooms in order, imports that point down only, one meaning a name."
 import ast, re, subprocess, sys
 from collections import defaultdict
+from functools import cache
 from graphlib import TopologicalSorter
 import yaml
 from conftest import ROOT, tracked
@@ -10,6 +11,7 @@ ROOMS = 'world', 'data', 'models', 'training', 'evaluation', 'methods', 'runs', 
 TWO_MEANINGS = {'train', 'RECIPES'}  # public names that several modules may export: what every method has
 
 
+@cache
 def modules():
     "Module name below the package -> syntax tree."
     paths = [p.relative_to(ROOT/'vlm_selfimprove') for p in tracked('vlm_selfimprove/*/*.py') if p.name != '__init__.py']
@@ -30,6 +32,7 @@ def imported(tree, room, known):
         yield from (n for n in names if n in known)
 
 
+@cache
 def arrows():
     "Module -> modules it imports."
     known = modules()

@@ -90,7 +90,7 @@ def test_five_thousand_asks_at_twenty_percent_faults():
     "Each is answered or counted as failed with its reason; none is lost or answered twice; order and counts are right."
     asks = asking(5000)
     with fault_server(lambda prompt, attempt: drawn(0, prompt, attempt, .2, OFTEN)) as s:
-        there = endpoint(s, retries=3, concurrency=16, timeout=15., price_in=2.5, price_out=10.)
+        there = endpoint(s, retries=3, concurrency=32, timeout=15., price_in=2.5, price_out=10.)
         replies = ask_teacher(there, asks)
     told = counted(replies, there)
     injected = Counter()

@@ -7,6 +7,7 @@ __all__ = ['HEADLINES', 'WEAK', 'SECOND', 'THIRD', 'parts', 'share_work', 'secon
            'reproduce_second', 'reproduce_third', 'reproduce_fourth']
 
 # %% ../../nbs/reproduce/87_parts.ipynb #87c0de04
+import gc
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
@@ -95,7 +96,9 @@ def parts(
 
 
 # %% ../../nbs/reproduce/87_parts.ipynb #87c0de0d
-def _single_thread(): torch.set_num_threads(1)
+def _one_of_several(): # each process has one core
+    torch.set_num_threads(1)
+    gc.freeze() # what was imported: each training would look through it for garbage
 
 def _processes(): # forked from one that has imported everything once, where the system can
     if 'forkserver' not in get_all_start_methods(): return get_context('spawn')
@@ -139,7 +142,7 @@ def share_work(
 ):
     "Train and measure in several processes, so that what follows only has to read."
     log = Log(out)
-    with ProcessPoolExecutor(workers, _processes(), _single_thread) as pool:
+    with ProcessPoolExecutor(workers, _processes(), _one_of_several) as pool:
         for i, work in enumerate(rounds):
             with log.stage(f'round {i + 1} {name}'):
                 _finish_all(pool, work)
