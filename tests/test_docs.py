@@ -22,7 +22,7 @@ def made(clone):
     fake.write_text(QUARTO)
     fake.chmod(0o755)
     os.utime(clone/'README.md', (0, 0))  # older than the notebook: nbdev_docs would write it anew
-    sh(sys.executable, 'tests/docs.py', '--workers', 0, cwd=clone, timeout=900, PATH=f"{fake.parent}:{os.environ['PATH']}")
+    sh(sys.executable, 'tests/docs.py', '--workers', 0, cwd=clone, PATH=f"{fake.parent}:{os.environ['PATH']}")
     return {p.relative_to(clone/'_proc').as_posix(): p.read_text(encoding='utf-8')
             for p in (clone/'_proc').rglob('*.ipynb')}
 
